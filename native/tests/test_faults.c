@@ -1,0 +1,155 @@
+/* The k-th system call or allocation fails, for every k: an error code, sound invariants, and
+ * restored values that are exact. */
+#include <errno.h>
+#include <string.h>
+
+#include "faults.h"
+#include "harness.h"
+#include "small.h"
+
+enum { FRAMES = 4 };
+
+static const uint32_t prompts[4][10] = {
+    {1, 2, 3, 4, 5, 6, 7, 8, 9, 10},
+    {1, 2, 3, 4, 5, 6, 70, 80, 90},
+    {11, 12, 13, 14, 15, 16},
+    {1, 2, 3, 4, 5, 6, 7, 8, 19, 20},
+};
+static const uint64_t lengths[4] = {10, 9, 6, 10};
+
+static bool is_expected(int rc) {
+    return rc == DOVECOTE_OK || rc == DOVECOTE_ERR_IO || rc == DOVECOTE_ERR_MEMORY;
+}
+
+/* Four requests on a pool too small for all of them, and a sync. */
+static void use(dovecote_pool *pool) {
+    for (int i = 0; i < 4; i++) {
+        turn t = small_turn(pool, prompts[i], lengths[i]);
+        CHECK(is_expected(t.rc));
+        CHECK(t.valid == 0 || t.exact);
+        CHECK(small_is_sound(pool));
+        CHECK(small_stats(pool).leases == 0 && small_stats(pool).promised == 0);
+        if (i == 1) CHECK(is_expected(dovecote_pool_sync(pool)));
+    }
+}
+
+/* Opens, uses and closes a pool with that fault armed. */
+static void run(const char *path, enum fault_kind kind, long k, int error) {
+    dovecote_pool_config config = small_config(FRAMES);
+    dovecote_pool *pool = NULL;
+    int os_error = -1;
+    fault_arm(kind, k, error);
+    int rc = dovecote_pool_open(path, &config, &pool, &os_error);
+    CHECK(is_expected(rc));
+    CHECK(rc != DOVECOTE_ERR_IO || os_error == error || os_error == ENOMEM);
+    if (rc != DOVECOTE_OK) return;
+    use(pool);
+    CHECK(small_is_sound(pool) && dovecote_pool_close(pool) == DOVECOTE_OK);
+}
+
+/* Without faults everything works on what is left. */
+static void run_clean(const char *path) {
+    dovecote_pool *pool = small_open(path, FRAMES);
+    for (int i = 0; i < 4; i++) {
+        turn t = small_turn(pool, prompts[i], lengths[i]);
+        CHECK(t.rc == DOVECOTE_OK && t.exact && t.sealed == lengths[i] && small_is_sound(pool));
+    }
+    small_close(pool);
+}
+
+static void any_one_failure_is_survived(void) {
+    for (int error = EIO; error; error = error == EIO ? ENOSPC : 0) {
+        bool reached = true;
+        long k = 1;
+        for (; reached; k++) {
+            const char *path = small_path();
+            run(path, FAULT_FAIL, k, error);
+            reached = fault_disarm() >= k;
+            run_clean(path);
+            run(path, FAULT_FAIL, k, error); /* now on a pool that exists */
+            reached = fault_disarm() >= k || reached;
+            run_clean(path);
+            small_forget();
+        }
+        CHECK(k > 60);
+    }
+}
+
+static void lasting_failure_from_any_call_on_is_survived(void) {
+    bool reached = true;
+    for (long k = 1; reached; k++) {
+        const char *path = small_path();
+        run_clean(path);
+        run(path, FAULT_FROM, k, EIO);
+        reached = fault_disarm() >= k;
+        run_clean(path);
+        small_forget();
+    }
+}
+
+static void a_memory_pool_survives_any_one_failure(void) {
+    bool reached = true;
+    for (long k = 1; reached; k++) {
+        run(NULL, FAULT_FAIL, k, ENOMEM);
+        reached = fault_disarm() >= k;
+    }
+}
+
+static void a_failed_open_leaves_no_file(void) {
+    dovecote_pool_config config = small_config(FRAMES);
+    dovecote_pool *pool;
+    for (long k = 1;; k++) {
+        const char *path = small_path();
+        fault_arm(FAULT_FAIL, k, EIO);
+        int rc = dovecote_pool_open(path, &config, &pool, NULL);
+        fault_disarm();
+        if (rc == DOVECOTE_OK) {
+            small_close(pool);
+            small_forget();
+            break;
+        }
+        small_forget(); /* removes what is there */
+    }
+}
+
+static void short_and_interrupted_transfers_are_completed(void) {
+    for (long bytes = 1; bytes < 5000; bytes = bytes * 3 + 1) {
+        const char *path = small_path();
+        fault_arm(FAULT_SHORT, bytes, 0);
+        run_clean(path);
+        run_clean(path);
+        fault_disarm();
+        run_clean(path);
+        small_forget();
+    }
+}
+
+static void a_failed_seal_keeps_its_promise(void) {
+    dovecote_pool *pool = small_open(NULL, FRAMES);
+    dovecote_lease *lease;
+    uint64_t sealed;
+    row r;
+    row_compute(&r, prompts[0], 0, 8);
+    CHECK(dovecote_lease_open(pool, 2, &lease) == DOVECOTE_OK);
+    CHECK(dovecote_lease_seal(lease, prompts[0], 4, r.planes, 0, &sealed) == DOVECOTE_OK);
+    fault_arm(FAULT_FROM, 2, EIO); /* the first call makes room in the chain */
+    CHECK(dovecote_lease_seal(lease, prompts[0] + 4, 4, r.planes, 0, &sealed) == DOVECOTE_ERR_IO);
+    fault_disarm();
+    CHECK(sealed == 4 && dovecote_pool_errno(pool) == EIO && small_stats(pool).write_errors == 1);
+    CHECK(dovecote_lease_seal(lease, prompts[0] + 4, 4, r.planes, 0, &sealed) == DOVECOTE_OK);
+    CHECK(sealed == 8);
+    dovecote_lease_close(lease);
+    turn t = small_look(pool, prompts[0], 10);
+    CHECK(t.valid == 8 && t.exact);
+    small_close(pool);
+}
+
+int main(void) {
+    RUN(any_one_failure_is_survived);
+    RUN(lasting_failure_from_any_call_on_is_survived);
+    RUN(a_memory_pool_survives_any_one_failure);
+    RUN(a_failed_open_leaves_no_file);
+    RUN(short_and_interrupted_transfers_are_completed);
+    RUN(a_failed_seal_keeps_its_promise);
+    return SUMMARY();
+}

@@ -1,0 +1,64 @@
+"""The pool for Python: KV caches of many agents in one file of equal frames.
+
+Knows bytes, tokens and frames. Does not know MLX, models or HTTP.
+"""
+
+from __future__ import annotations
+
+from dovecote_cache.book import Agent, AgentBook
+from dovecote_cache.directory import CacheDirectory
+from dovecote_cache.errors import (
+    BookClosed,
+    BookUnusable,
+    CacheError,
+    Closed,
+    LeaseClosed,
+    PlanesClosed,
+    PoolBroken,
+    PoolBusy,
+    PoolClosed,
+    PoolExhausted,
+    PoolInUse,
+    PoolIOError,
+    PoolMismatch,
+    PoolUnreadable,
+)
+from dovecote_cache.fingerprint import FORMAT_VERSION, fingerprint
+from dovecote_cache.geometry import CodecName, DTypeName, Geometry, LayerShape
+from dovecote_cache.lease import Lease
+from dovecote_cache.opening import PoolOpening
+from dovecote_cache.planes import RowPlanes
+from dovecote_cache.pool import Pool, PoolStats
+from dovecote_cache.weights import digest_weights
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Agent",
+    "AgentBook",
+    "BookClosed",
+    "BookUnusable",
+    "CacheDirectory",
+    "CacheError",
+    "Closed",
+    "CodecName",
+    "DTypeName",
+    "Geometry",
+    "LayerShape",
+    "Lease",
+    "LeaseClosed",
+    "PlanesClosed",
+    "Pool",
+    "PoolBroken",
+    "PoolBusy",
+    "PoolClosed",
+    "PoolExhausted",
+    "PoolIOError",
+    "PoolInUse",
+    "PoolMismatch",
+    "PoolOpening",
+    "PoolStats",
+    "PoolUnreadable",
+    "RowPlanes",
+    "digest_weights",
+    "fingerprint",
+]

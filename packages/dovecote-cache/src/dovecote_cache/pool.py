@@ -1,0 +1,184 @@
+"""The pool of frames: what has room, what is held, and the way to a lease.
+
+Does not know how a block is stored (the codec's matter) nor which file was there before (opening).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dovecote_cache import _native
+from dovecote_cache.errors import PoolClosed
+from dovecote_cache.handle import SharedHandle
+from dovecote_cache.lease import Lease
+from dovecote_cache.opening import PoolOpening, PoolSpec, open_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from dovecote_cache._native import PoolHandle
+    from dovecote_cache.geometry import CodecName, Geometry
+
+__all__ = ["Pool", "PoolStats"]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """A snapshot, under the names of `dovecote_pool_stats`. Counters start at the pool's opening.
+
+    leased + cached + free = frames (P4); promised <= cached + free.
+    """
+
+    frames: int
+    leased: int
+    cached: int
+    free: int
+    promised: int
+    frame_bytes: int
+    file_bytes: int
+    leases: int
+    tokens: int
+    matched_tokens: int
+    decoded_tokens: int
+    sealed_blocks: int
+    shared_blocks: int
+    evicted_blocks: int
+    superseded_blocks: int
+    bytes_written: int
+    bytes_read: int
+    miss_checksum: int
+    miss_orphan: int
+    miss_io: int
+    write_errors: int
+
+    @property
+    def available(self) -> int:
+        """Frames that a new lease can still be promised."""
+        return self.cached + self.free - self.promised
+
+
+class Pool:
+    """Equal frames in one file, locked against other processes. Any thread may use it.
+
+    Every method but `close` raises PoolClosed once the pool is closed.
+    """
+
+    __slots__ = ("_frame_bytes", "_frames", "_handle", "_opened", "_path", "_spec")
+
+    def __init__(
+        self, handle: PoolHandle, spec: PoolSpec, path: Path | None, opened: PoolOpening
+    ) -> None:
+        """Use `Pool.open`."""
+        stats = PoolStats(**_native.pool_stats(handle))
+        self._handle = SharedHandle(handle, PoolClosed)
+        self._spec = spec
+        self._path = path
+        self._opened = opened
+        self._frames = stats.frames
+        self._frame_bytes = stats.frame_bytes
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | None,
+        *,
+        geometry: Geometry,
+        codec: CodecName,
+        fingerprint: bytes,
+        size_bytes: int,
+    ) -> Self:
+        """Open the pool at `path`, or make it (mode 0600, all its bytes allocated at once).
+
+        `path` None keeps the pool in memory. A pool of another size keeps the chains that fit. A
+        file that is unreadable or was made for something else is deleted and replaced. `opened`
+        says which of these it was.
+        Raises: ValueError, MemoryError, PoolBusy, PoolIOError; a sound pool is then unchanged.
+        """
+        if size_bytes <= 0:
+            raise ValueError(f"a pool needs a size, not {size_bytes} bytes")
+        spec = PoolSpec(geometry, codec, fingerprint)
+        if path is None:
+            handle = _native.open_pool(spec, None, size_bytes)
+            return cls(handle, spec, None, PoolOpening("created"))
+        handle, opened = open_file(spec, path, size_bytes)
+        return cls(handle, spec, path, opened)
+
+    def can_reserve(self, tokens: int) -> bool:
+        """Whether a lease of `tokens` tokens would be granted at this moment."""
+        return self._spec.geometry.blocks(tokens) <= self.stats().available
+
+    def lease(self, tokens: int) -> Lease:
+        """Promise the frames that `tokens` tokens may fill, and hand out the lease.
+
+        Raises: PoolExhausted if fewer can be promised, and nothing is reserved; MemoryError.
+        """
+        geometry = self._spec.geometry
+        with self._handle.borrowed() as pool:
+            handle = _native.open_lease(pool, geometry.blocks(tokens))
+            return Lease(pool, handle, geometry)
+
+    def stats(self) -> PoolStats:
+        """What the pool holds now, and what it did since it was opened."""
+        with self._handle.borrowed() as pool:
+            return PoolStats(**_native.pool_stats(pool))
+
+    def check(self) -> None:
+        """Verify the invariants of the index, without reading payload. Raises: PoolBroken."""
+        with self._handle.borrowed() as pool:
+            _native.check_pool(pool, self._path)
+
+    def sync(self) -> None:
+        """Write dirty pages to disk and wait for it. Raises: PoolIOError."""
+        with self._handle.borrowed() as pool:
+            _native.sync_pool(pool, self._path)
+
+    def close(self) -> None:
+        """Close the file and free the index, after calls on other threads have returned.
+
+        A second close does nothing. Raises: PoolInUse if leases are open; the pool stays open.
+        """
+        self._handle.close(_native.close_pool)
+
+    @property
+    def geometry(self) -> Geometry:
+        """The shape of the K and V that the pool keeps."""
+        return self._spec.geometry
+
+    @property
+    def codec(self) -> CodecName:
+        """How the pool stores K and V."""
+        return self._spec.codec
+
+    @property
+    def path(self) -> Path | None:
+        """The pool file, None if the pool is in memory."""
+        return self._path
+
+    @property
+    def opened(self) -> PoolOpening:
+        """What `open` found and did."""
+        return self._opened
+
+    @property
+    def frames(self) -> int:
+        """Frames in the pool: the blocks that it can hold."""
+        return self._frames
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one frame in the file."""
+        return self._frame_bytes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

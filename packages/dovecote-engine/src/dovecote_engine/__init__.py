@@ -1,0 +1,84 @@
+"""Dovecote's engine: continuous batching on MLX over KV caches that live in a pool of blocks.
+
+The names that need MLX are imported at their first use: who only wants the requests, or has still
+to put a BLAS behind MLX, imports this package without it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from dovecote_engine.errors import (
+    BadRequest,
+    ContextExceeded,
+    Draining,
+    EngineError,
+    ModelError,
+    Overloaded,
+    Refused,
+)
+from dovecote_engine.options import EngineOptions
+from dovecote_engine.request import (
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Request,
+    Sampling,
+    Started,
+    Timing,
+    TokenEvent,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from dovecote_engine.counters import Counters
+    from dovecote_engine.engine import Engine, EngineStatus
+    from dovecote_engine.loader import LoadedModel, load_model
+    from dovecote_engine.served import ServedModel
+    from dovecote_engine.tokenizer import ChatTokenizer
+
+__all__ = [
+    "BadRequest",
+    "ChatTokenizer",
+    "ContextExceeded",
+    "Counters",
+    "Draining",
+    "Engine",
+    "EngineError",
+    "EngineOptions",
+    "EngineStatus",
+    "Event",
+    "Failed",
+    "FinishReason",
+    "Finished",
+    "LoadedModel",
+    "ModelError",
+    "Overloaded",
+    "Refused",
+    "Request",
+    "Sampling",
+    "ServedModel",
+    "Started",
+    "Timing",
+    "TokenEvent",
+    "Usage",
+    "load_model",
+]
+
+_MODULE_OF = {
+    "ChatTokenizer": "tokenizer",
+    "Counters": "counters",
+    "Engine": "engine",
+    "EngineStatus": "engine",
+    "LoadedModel": "loader",
+    "ServedModel": "served",
+    "load_model": "loader",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(name)
+    return getattr(import_module(f"dovecote_engine.{_MODULE_OF[name]}"), name)

@@ -1,0 +1,32 @@
+"""What the engine has done since it started: plain sums.
+
+Written by the engine thread, read by any: each is one integer, and no two need to agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Counters:
+    """Sums since the engine started."""
+
+    steps: int = 0
+    finished: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    """Tokens of the prompts of the requests that got to their first token."""
+    restored_tokens: int = 0
+    """Prompt tokens that came from the pool."""
+    prefilled_tokens: int = 0
+    """Prompt tokens that were computed."""
+    decoded_tokens: int = 0
+    """Sampled tokens."""
+    seal_errors: int = 0
+    """Requests whose blocks could not be kept from some point on."""
+    book_errors: int = 0
+    """Requests that the agents' book could not note."""
+    slab_losses: int = 0
+    """Times that the running batch failed as a whole."""

@@ -1,0 +1,79 @@
+"""Keeps what a sequence computed: seals its blocks in the pool, and notes its agent's chain.
+
+Keeping is never a reason for a request to fail: when the pool or the book cannot take more, that is
+counted and the request goes on.
+
+Does not know plans or events. Engine thread only.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from dovecote_cache import CacheError, PoolExhausted
+from dovecote_engine.sequence import NO_ROW
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from dovecote_cache import AgentBook, RowPlanes
+    from dovecote_engine.counters import Counters
+    from dovecote_engine.sequence import Sequence
+    from dovecote_engine.slab import Slab
+
+_log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """The way from the slab to the pool and the book."""
+
+    def __init__(
+        self, slab: Slab, book: AgentBook | None, model_id: str, counters: Counters
+    ) -> None:
+        self._slab = slab
+        self._book = book
+        self._model_id = model_id
+        self._counters = counters
+
+    def seal_whole_blocks(self, sequence: Sequence) -> None:
+        """Seals the blocks that filled up since the last call, if any."""
+        if sequence.has_whole_block(self._slab.block_tokens):
+            self._write(sequence, sequence.lease.seal)
+
+    def close(self, sequence: Sequence) -> None:
+        """Seals all that is left, notes the chain under the agent's name, releases the lease."""
+        if sequence.row != NO_ROW and sequence.length > sequence.lease.tokens:
+            self._write(sequence, sequence.lease.seal_short)
+        self._note_agent(sequence)
+        sequence.lease.release()
+
+    def _write(
+        self, sequence: Sequence, seal: Callable[[npt.NDArray[np.uint32], RowPlanes], int]
+    ) -> None:
+        if not sequence.is_sealing:
+            return
+        try:
+            with self._slab.row_planes(sequence.row) as planes:
+                seal(sequence.unsealed(), planes)
+        except PoolExhausted:
+            # The pool is smaller than the request, or the answer outgrew its reservation.
+            sequence.is_sealing = False
+        except (CacheError, MemoryError) as error:
+            sequence.is_sealing = False
+            self._counters.seal_errors += 1
+            _log.warning("request %s is no longer kept: %s", sequence.id, error)
+
+    def _note_agent(self, sequence: Sequence) -> None:
+        name, lease = sequence.request.agent, sequence.lease
+        if self._book is None or name is None or not lease.tokens:
+            return
+        try:
+            self._book.record(name, self._model_id, lease.tip, lease.tokens, time.time())
+        except CacheError as error:
+            self._counters.book_errors += 1
+            _log.warning("request %s is not in the agents' book: %s", sequence.id, error)

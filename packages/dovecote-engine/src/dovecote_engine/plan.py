@@ -1,0 +1,84 @@
+"""What one engine step will run, and what came of it: plain values between scheduler and runner.
+
+A step runs, in this order: one slice of a restore, one chunk of a prefill, one token for every row
+that decodes. Ranges are half open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dovecote_engine.isolation import Fault
+    from dovecote_engine.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreSlice:
+    """Blocks [start_block, end_block) of the sequence's lease, into its row."""
+
+    sequence: Sequence
+    start_block: int
+    end_block: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillChunk:
+    """Positions [start, end) of the sequence's prompt."""
+
+    sequence: Sequence
+    start: int
+    end: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the first token is sampled from it."""
+        return self.end == self.sequence.prompt_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One step. `decode` holds the sequences of the rows [0, R), in row order.
+
+    `cancelled` end in the step's commit; one of them may still be in `decode`, since a row leaves
+    only between steps: what is computed for it is dropped.
+    """
+
+    cancelled: tuple[Sequence, ...] = ()
+    restore: RestoreSlice | None = None
+    prefill: PrefillChunk | None = None
+    decode: tuple[Sequence, ...] = ()
+    rows: int = 0
+    """Rows that the slab must have, whether or not this step computes them."""
+    capacity: int = 0
+    """Positions that each row must have after the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The lease covers `valid_tokens`: fewer than it did if a block turned out to be damaged."""
+
+    valid_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """`token` is the first sampled one, None unless the chunk was the prompt's last."""
+
+    token: int | None
+    seconds: float
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a plan's parts came to; None for a part that was not planned or not run.
+
+    `slab_lost`: the forward failed in a way that leaves no row to be trusted.
+    """
+
+    restored: Restored | Fault | None = None
+    prefilled: Prefilled | Fault | None = None
+    decoded: list[int | Fault] = field(default_factory=list)
+    slab_lost: Fault | None = None

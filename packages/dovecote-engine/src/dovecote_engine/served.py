@@ -1,0 +1,79 @@
+"""What the engine needs of a loaded model, as protocols: any mlx-lm model and tokenizer fit.
+
+Does not know files, formats or chat templates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mlx import nn
+
+    from dovecote_cache import Geometry
+    from dovecote_engine.text_stream import TextStream
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back. Any thread."""
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        tools: Sequence[Mapping[str, object]] | None = None,
+    ) -> tuple[int, ...]:
+        """The token ids of a conversation under the model's chat template."""
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """The token ids of a text."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of token ids."""
+
+    def text_stream(self) -> TextStream:
+        """A fresh incremental detokenizer."""
+
+
+class Loaded(Protocol):
+    """A model in memory, evaluated."""
+
+    @property
+    def model(self) -> nn.Module:
+        """Callable as mlx-lm's models are: (tokens [R, T], cache) to logits [R, T, V]."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to tokens and back."""
+
+    @property
+    def id(self) -> str:
+        """The name that clients call it by."""
+
+    @property
+    def context_tokens(self) -> int:
+        """The longest sequence it takes, prompt and answer."""
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """The shape of its K and V."""
+
+    @property
+    def created(self) -> int:
+        """When its weights were made, in unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What callers may know of the model. `created` is in unix seconds."""
+
+    id: str
+    created: int
+    context_tokens: int
+    tokenizer: Tokenizer

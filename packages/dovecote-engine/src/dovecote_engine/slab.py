@@ -1,0 +1,197 @@
+"""The dense K and V of the running batch: one MLX array a layer and side.
+
+Letters of this package: R rows, L layers, H kv heads, T tokens, D head dim, B tokens of a block,
+V vocabulary. A slab array is [R, H, capacity, D] in the model's dtype:
+
+    row 0      [0, length)  K or V of a sequence's tokens      owner: its Sequence
+               [length, capacity)  finite leftovers            masked out by every reader
+    row 1      ...
+    row R - 1
+
+S1  A position at or past its row's length holds a finite number: attention multiplies it by a zero
+    weight, and zero times NaN is NaN. Fresh memory is zeroed; a row that failed is cleared.
+S2  No buffer view outlives the call that made it: MLX updates an array in place only while nobody
+    else holds its buffer, and would copy the whole slab otherwise.
+S3  rows * capacity * bytes of a token stay within the budget, as long as callers ask
+    `can_reserve` before they promise a row.
+
+Does not know sequences, the pool's index or the model. Engine thread only.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import numpy as np
+
+from dovecote_cache import RowPlanes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from dovecote_cache import Geometry
+
+# Growing copies the slab once; steps keep that rare: 256 tokens is what mlx-lm's own cache uses.
+CAPACITY_STEP_TOKENS = 256
+
+
+def _round_up(count: int, step: int) -> int:
+    return -(-count // step) * step
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << (count - 1).bit_length()
+
+
+def _buffer(array: mx.array) -> memoryview:
+    """The bytes of an evaluated array, writable, without a copy. bfloat16 has no buffer format."""
+    exporter: Any = array.view(mx.uint16) if array.dtype == mx.bfloat16 else array
+    return memoryview(exporter)
+
+
+@contextmanager
+def _elements(*arrays: mx.array) -> Iterator[list[npt.NDArray[np.generic]]]:
+    """The arrays as numpy arrays over the same memory, until the block ends (S2)."""
+    views = [_buffer(array) for array in arrays]
+    elements = [np.asarray(view) for view in views]
+    try:
+        yield elements
+    finally:
+        elements.clear()
+        views.clear()
+
+
+class Slab:
+    """Rows of K and V that grow in steps within a byte budget."""
+
+    def __init__(self, geometry: Geometry, budget_bytes: int) -> None:
+        self._dtype: mx.Dtype = getattr(mx, geometry.dtype)
+        self._block_tokens = geometry.block_tokens
+        self._shapes = [(shape.kv_heads, shape.k_dim, shape.v_dim) for shape in geometry.layers]
+        self._token_bytes = geometry.dense_bytes_per_token
+        self._budget_bytes = budget_bytes
+        self.reset()
+
+    @property
+    def layers(self) -> int:
+        """Layers that keep K and V."""
+        return len(self._shapes)
+
+    @property
+    def block_tokens(self) -> int:
+        """Tokens of a block of the pool."""
+        return self._block_tokens
+
+    @property
+    def bytes(self) -> int:
+        """The memory that the slab takes now."""
+        return self.rows * self.capacity * self._token_bytes
+
+    @property
+    def row_limit_tokens(self) -> int:
+        """The longest row that fits into the budget alone."""
+        tokens = self._budget_bytes // self._token_bytes
+        return tokens // CAPACITY_STEP_TOKENS * CAPACITY_STEP_TOKENS
+
+    def can_reserve(self, rows: int, tokens: int) -> bool:
+        """Whether that many rows of that many tokens fit into the budget."""
+        return self._bytes(rows, _round_up(tokens, CAPACITY_STEP_TOKENS)) <= self._budget_bytes
+
+    def reserve(self, rows: int, tokens: int) -> None:
+        """Makes room for that many rows of that many tokens; what the rows hold stays.
+
+        Grows beyond what is asked for (rows to a power of two, capacity by a quarter) where the
+        budget allows, so that the next rows and tokens cost no copy.
+        """
+        if rows <= self.rows and tokens <= self.capacity:
+            return
+        needed = _round_up(tokens, CAPACITY_STEP_TOKENS)
+        generous = max(self.capacity, needed)
+        if tokens > self.capacity > 0:
+            generous = max(needed, _round_up(self.capacity * 5 // 4, CAPACITY_STEP_TOKENS))
+        shapes = (
+            (max(self.rows, _power_of_two(rows)), generous),
+            (max(self.rows, rows), max(self.capacity, needed)),
+            (rows, max(self.capacity, needed)),
+        )
+        fitting = (shape for shape in shapes if self._bytes(*shape) <= self._budget_bytes)
+        self._reshape(*next(fitting, (rows, needed)))
+
+    def reset(self) -> None:
+        """Gives all memory back. Every row is lost."""
+        self.rows = 0
+        self.capacity = 0
+        self.keys = [mx.zeros((0, heads, 0, dim), self._dtype) for heads, dim, _ in self._shapes]
+        self.values = [mx.zeros((0, heads, 0, dim), self._dtype) for heads, _, dim in self._shapes]
+        mx.clear_cache()
+
+    def settle(self) -> None:
+        """Evaluates whatever a forward left pending."""
+        mx.eval(self.keys, self.values)
+
+    @contextmanager
+    def row_planes(self, row: int) -> Iterator[RowPlanes]:
+        """The memory of one row for the pool to read or write, until the block ends (S2)."""
+        self.settle()
+        keys = [_buffer(array) for array in self.keys]
+        values = [_buffer(array) for array in self.values]
+        try:
+            with RowPlanes(keys, values, row) as planes:
+                yield planes
+        finally:
+            for view in (*keys, *values):
+                view.release()
+
+    def move_row(self, source: int, target: int, tokens: int) -> None:
+        """Copies the first `tokens` positions of a row over another one."""
+        for plane in self._settled_planes():
+            with _elements(plane) as (memory,):
+                memory[target, :, :tokens] = memory[source, :, :tokens]
+                del memory
+
+    def swap_rows(self, one: int, other: int, tokens: int) -> None:
+        """Exchanges the first `tokens` positions of two rows."""
+        for plane in self._settled_planes():
+            with _elements(plane) as (memory,):
+                kept = memory[one, :, :tokens].copy()
+                memory[one, :, :tokens] = memory[other, :, :tokens]
+                memory[other, :, :tokens] = kept
+                del memory
+
+    def clear_row(self, row: int, start: int = 0) -> None:
+        """Zeroes a row from a position on, whatever bytes it held (S1)."""
+        for plane in self._settled_planes():
+            with _elements(plane) as (memory,):
+                memory[row, :, start:] = 0
+                del memory
+
+    def _bytes(self, rows: int, capacity: int) -> int:
+        return rows * capacity * self._token_bytes
+
+    def _settled_planes(self) -> Iterator[mx.array]:
+        self.settle()
+        yield from self.keys
+        yield from self.values
+
+    def _reshape(self, rows: int, capacity: int) -> None:
+        """One plane at a time, so that the peak is one plane above the budget."""
+        self.settle()
+        for planes in (self.keys, self.values):
+            for layer, plane in enumerate(planes):
+                planes[layer] = self._resized(plane, rows, capacity)
+        self.rows, self.capacity = rows, capacity
+        mx.clear_cache()
+
+    def _resized(self, plane: mx.array, rows: int, capacity: int) -> mx.array:
+        fresh = mx.zeros((rows, plane.shape[1], capacity, plane.shape[3]), self._dtype)
+        mx.eval(fresh)
+        kept_rows, kept = min(rows, self.rows), min(capacity, self.capacity)
+        if kept_rows and kept:
+            with _elements(fresh, plane) as (target, source):
+                target[:kept_rows, :, :kept] = source[:kept_rows, :, :kept]
+                del target, source
+        return fresh

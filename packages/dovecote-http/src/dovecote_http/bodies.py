@@ -1,0 +1,208 @@
+"""Request bodies: what is read of them, and what is refused since it would change the answer.
+
+Unknown fields are ignored: clients send many. Does not know headers, the engine or the tokenizer.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from dovecote_http.errors import ApiError, invalid
+
+__all__ = ["ChatBody", "Message", "StreamOptions", "TextPart", "decode_chat", "template_messages"]
+
+Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+Count = Annotated[int, Meta(ge=1)]
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+TopP = Annotated[float, Meta(gt=0, le=1)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+S = TypeVar("S", bound=Struct)
+
+
+class TextPart(Struct, frozen=True):
+    """One part of a content list. Only parts of the type "text" are understood."""
+
+    type: str
+    text: str | None = None
+
+
+class Message(Struct, frozen=True):
+    """One message of the conversation."""
+
+    role: Role
+    content: str | list[TextPart] | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: object = None
+    function_call: object = None
+
+
+class StreamOptions(Struct, frozen=True):
+    """How the stream ends."""
+
+    include_usage: bool | None = None
+
+
+class ChatBody(Struct, frozen=True, kw_only=True):
+    """The body of a chat completion."""
+
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    model: str | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    seed: Seed | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    session_id: str | None = None
+    prompt_cache_key: str | None = None
+    user: str | None = None
+
+    # Understood only where they ask for nothing: see _NEUTRAL.
+    n: int | None = None
+    stop: object = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    logit_bias: dict[str, float] | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    tools: object = None
+    tool_choice: object = None
+    functions: object = None
+    function_call: object = None
+    response_format: object = None
+    modalities: object = None
+    audio: object = None
+    web_search_options: object = None
+
+    @property
+    def token_limit(self) -> int | None:
+        """How many tokens the answer may have; the newer field wins."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def wants_usage(self) -> bool:
+        """The stream is to end with a usage chunk."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+
+_NEUTRAL: dict[str, tuple[object, ...]] = {
+    "n": (1,),
+    "stop": ([],),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "logit_bias": ({},),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "repetition_penalty": (1,),
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": ([], ["text"]),
+    "audio": (),
+    "web_search_options": (),
+}
+"""Values, beside null, with which a field that is not supported yet leaves the answer as it is."""
+
+
+def decode_chat(raw: bytes) -> ChatBody:
+    """The validated body. Raises: ApiError (400) that names the field at fault."""
+    body = _decode(raw, ChatBody)
+    for name, neutral in _NEUTRAL.items():
+        value = getattr(body, name)
+        if value is not None and value not in neutral:
+            raise _unsupported(name)
+    return body
+
+
+def template_messages(body: ChatBody) -> list[dict[str, object]]:
+    """The messages as a chat template takes them: content is always a string.
+
+    Raises: ApiError (400) for content that is not text and for tool calls.
+    """
+    return [_template_message(at, message) for at, message in enumerate(body.messages)]
+
+
+def _template_message(at: int, message: Message) -> dict[str, object]:
+    if message.tool_calls not in (None, []):
+        raise _unsupported(f"messages[{at}].tool_calls")
+    if message.function_call is not None:
+        raise _unsupported(f"messages[{at}].function_call")
+    shown: dict[str, object] = {"role": message.role, "content": _text(at, message)}
+    if message.name is not None:
+        shown["name"] = message.name
+    if message.tool_call_id is not None:
+        shown["tool_call_id"] = message.tool_call_id
+    return shown
+
+
+def _text(at: int, message: Message) -> str:
+    if message.content is None or isinstance(message.content, str):
+        return message.content or ""
+    texts = []
+    for index, part in enumerate(message.content):
+        place = f"messages[{at}].content[{index}]"
+        if part.type != "text":
+            raise invalid(
+                f"'{place}.type' must be 'text'; other parts are not supported yet.",
+                f"{place}.type",
+                "unsupported_value",
+            )
+        if part.text is None:
+            raise invalid(f"'{place}.text' is missing.", f"{place}.text")
+        texts.append(part.text)
+    return "".join(texts)
+
+
+def _unsupported(param: str) -> ApiError:
+    message = f"'{param}' is not supported yet: leave it out."
+    if param == "n":
+        message = "'n' must be 1: several choices are not supported yet."
+    return invalid(message, param, "unsupported_parameter")
+
+
+def _decode(raw: bytes, kind: type[S]) -> S:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError as error:
+        raise _misfit(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise _unreadable(f"it is not valid UTF-8 (byte {error.start} of a string)") from error
+    except RecursionError as error:
+        raise _unreadable("it is nested too deeply") from error
+    except msgspec.DecodeError as error:
+        reason = str(error)
+        where = "" if "(byte" in reason else f" (byte {len(raw)})"
+        raise _unreadable(f"{reason}{where}") from error
+
+
+def _unreadable(reason: str) -> ApiError:
+    return invalid(f"The body of the request could not be read as JSON: {reason}.", None)
+
+
+_PLACE = re.compile(r"^(?P<reason>.*?)(?: - at `\$(?P<path>.*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"^Object missing required field `(?P<name>\w+)`$")
+
+
+def _misfit(text: str) -> ApiError:
+    """Turns msgspec's "Expected `int`, got `str` - at `$.messages[0].name`" into a 400."""
+    place = _PLACE.match(text)
+    reason, path = (place["reason"], place["path"] or "") if place else (text, "")
+    missing = _MISSING.match(reason)
+    param = path + (f".{missing['name']}" if missing else "")
+    param = param.removeprefix(".")
+    if missing:
+        return invalid(f"'{param}' is missing.", param)
+    return invalid(f"'{param}': {reason}." if param else f"{reason}.", param or None)

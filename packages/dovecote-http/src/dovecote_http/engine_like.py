@@ -1,0 +1,160 @@
+"""The engine as the HTTP service sees it: the calls it makes and the numbers it reads.
+
+Structural, so that nothing of the pool or of MLX is imported here.
+"""
+
+# ruff: noqa: D102 - a property's name says it; metrics.py describes the pool's numbers
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dovecote_engine.request import Event, Request
+
+
+class TokenizerLike(Protocol):
+    """Renders and tokenises. Any thread."""
+
+    def render(self, messages: Sequence[Mapping[str, object]]) -> tuple[int, ...]:
+        """Token ids of the conversation and of the header of the answer to come."""
+
+
+class ModelLike(Protocol):
+    """The one model that the engine serves."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def created(self) -> int: ...
+    @property
+    def context_tokens(self) -> int: ...
+    @property
+    def tokenizer(self) -> TokenizerLike: ...
+
+
+class PoolStatsLike(Protocol):
+    """A snapshot of the pool; `metrics.py` says what each number means."""
+
+    @property
+    def frames(self) -> int: ...
+    @property
+    def leased(self) -> int: ...
+    @property
+    def cached(self) -> int: ...
+    @property
+    def free(self) -> int: ...
+    @property
+    def promised(self) -> int: ...
+    @property
+    def frame_bytes(self) -> int: ...
+    @property
+    def file_bytes(self) -> int: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def matched_tokens(self) -> int: ...
+    @property
+    def decoded_tokens(self) -> int: ...
+    @property
+    def sealed_blocks(self) -> int: ...
+    @property
+    def shared_blocks(self) -> int: ...
+    @property
+    def evicted_blocks(self) -> int: ...
+    @property
+    def superseded_blocks(self) -> int: ...
+    @property
+    def bytes_written(self) -> int: ...
+    @property
+    def bytes_read(self) -> int: ...
+    @property
+    def miss_checksum(self) -> int: ...
+    @property
+    def miss_orphan(self) -> int: ...
+    @property
+    def miss_io(self) -> int: ...
+    @property
+    def write_errors(self) -> int: ...
+
+
+class CountersLike(Protocol):
+    """What the engine has done since it started."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def prefilled_tokens(self) -> int: ...
+    @property
+    def seal_errors(self) -> int: ...
+    @property
+    def book_errors(self) -> int: ...
+    @property
+    def slab_losses(self) -> int: ...
+
+
+class StatusLike(Protocol):
+    """A snapshot of the engine."""
+
+    @property
+    def running(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def draining(self) -> bool: ...
+    @property
+    def slab_bytes(self) -> int: ...
+    @property
+    def counters(self) -> CountersLike: ...
+    @property
+    def pool(self) -> PoolStatsLike: ...
+
+
+class AgentLike(Protocol):
+    """One line of the agents' book. Times in unix seconds."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def created(self) -> float: ...
+    @property
+    def last_used(self) -> float: ...
+
+
+class EngineLike(Protocol):
+    """The engine. `wait`, `step` and `close` belong to the thread that made it, the rest to any."""
+
+    @property
+    def model(self) -> ModelLike: ...
+    @property
+    def status(self) -> StatusLike: ...
+
+    def submit(self, request: Request) -> None:
+        """Admits the request; events follow. Raises: BadRequest, Overloaded, Draining."""
+
+    def cancel(self, request_id: str) -> None:
+        """Gives the request up. Idempotent."""
+
+    def drain(self) -> None:
+        """Refuses new work from now on."""
+
+    def wake(self) -> None:
+        """Ends a `wait`."""
+
+    def agents(self) -> Sequence[AgentLike]:
+        """The agents' book."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """True once there is work; False after `timeout_s` or a `wake`."""
+
+    def step(self) -> list[Event]:
+        """Does one step's work and tells what came of it."""
+
+    def close(self) -> None:
+        """Ends the engine."""

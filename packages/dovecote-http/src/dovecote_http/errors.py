@@ -1,0 +1,155 @@
+"""Every error as a client sees it: `{"error": {message, type, param, code}}` and a status.
+
+    anything raised --as_api_error--> ApiError --> a JSON response, or an event in a stream
+
+Does not know requests or handlers. No message repeats prompt text or tells internals.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import web
+from dovecote_engine.errors import BadRequest, ContextExceeded, Overloaded, Refused
+
+from dovecote_http.bridge import EngineStopped
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_INVALID = "invalid_request_error"
+_SERVER = "server_error"
+
+_RETRY_S = 1.0
+"""Retry-After where the engine gave none."""
+
+_LONGEST_RETRY_S = 120.0
+"""OpenAI's clients do not retry at all when told to wait longer."""
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The inner object of an error."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ApiError(Exception):
+    """An answer that is not a success. `retry_after_s` None: no Retry-After header."""
+
+    def __init__(
+        self,
+        status: int,
+        body: ErrorBody,
+        *,
+        retry_after_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(body.message)
+        self.status = status
+        self.body = body
+        self.headers = dict(headers or {})
+        if retry_after_s is not None:
+            self.headers.update(_retry_headers(retry_after_s))
+
+    @property
+    def payload(self) -> bytes:
+        """The JSON of the whole body."""
+        return msgspec.json.encode({"error": self.body})
+
+    def response(self) -> web.Response:
+        """The error as a response of its own."""
+        return web.Response(
+            status=self.status,
+            body=self.payload,
+            headers=self.headers,
+            content_type="application/json",
+        )
+
+
+def invalid(message: str, param: str | None, code: str | None = None) -> ApiError:
+    """A 400: the caller must change `param`."""
+    return ApiError(400, ErrorBody(message, _INVALID, param, code))
+
+
+def model_not_found(asked: str, served: str) -> ApiError:
+    """A 404 for a model that is not the served one."""
+    message = f"The model '{asked}' does not exist. This server serves '{served}'."
+    return ApiError(404, ErrorBody(message, _INVALID, "model", "model_not_found"))
+
+
+def unavailable(message: str, code: str, retry_after_s: float = _RETRY_S) -> ApiError:
+    """A 503: the same request may succeed later."""
+    return ApiError(503, ErrorBody(message, _SERVER, None, code), retry_after_s=retry_after_s)
+
+
+def generation_failed(message: str) -> ApiError:
+    """A 500: the engine gave this request up and told why."""
+    return ApiError(500, ErrorBody(message, _SERVER, None, "generation_failed"))
+
+
+def timed_out(limit_s: float) -> ApiError:
+    """A 504. A client that retried would only wait as long again, so it is told not to."""
+    message = f"The request took longer than {limit_s:g} seconds."
+    body = ErrorBody(message, _SERVER, None, "request_timeout")
+    return ApiError(504, body, headers={"x-should-retry": "false"})
+
+
+def internal() -> ApiError:
+    """A 500 that tells nothing but its existence; the log has the rest."""
+    message = "The server had an error while processing your request."
+    return ApiError(500, ErrorBody(message, _SERVER, None, "internal_error"))
+
+
+def as_api_error(error: Exception) -> ApiError | None:
+    """What a client may be told of `error`; None where it is a defect of this server."""
+    match error:
+        case ApiError():
+            return error
+        case BadRequest():
+            too_long = isinstance(error, ContextExceeded)
+            return invalid(str(error), error.field, "context_length_exceeded" if too_long else None)
+        case Refused():
+            return _refusal(error)
+        case EngineStopped():
+            return unavailable("The engine is not running.", "engine_stopped")
+        case web.HTTPException() | web.RequestPayloadError():
+            return _http_error(error)
+    return None
+
+
+def _refusal(error: Refused) -> ApiError:
+    if isinstance(error, Overloaded):
+        body = ErrorBody(str(error), "rate_limit_error", None, "overloaded")
+        return ApiError(429, body, retry_after_s=error.retry_after_s)
+    return unavailable(str(error), "draining", error.retry_after_s)
+
+
+def _http_error(error: web.HTTPException | web.RequestPayloadError) -> ApiError:
+    if isinstance(error, web.RequestPayloadError):
+        return invalid("The body does not match its Content- or Transfer-Encoding.", None)
+    kept = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+    match error:
+        case web.HTTPNotFound():
+            body = ErrorBody("There is nothing at this URL.", _INVALID, None, "unknown_url")
+        case web.HTTPMethodNotAllowed():
+            allowed = ", ".join(sorted(error.allowed_methods))
+            message = f"{error.method} is not allowed here; allowed: {allowed}."
+            body = ErrorBody(message, _INVALID, None, "method_not_allowed")
+        case web.HTTPRequestEntityTooLarge():
+            body = ErrorBody("The request body is too large.", _INVALID, None, "request_too_large")
+        case _:
+            body = ErrorBody(error.reason, _INVALID, None, None)
+    return ApiError(error.status, body, headers=kept)
+
+
+def _retry_headers(retry_after_s: float) -> dict[str, str]:
+    wait_s = min(max(retry_after_s, 0.0), _LONGEST_RETRY_S)
+    return {
+        "Retry-After": str(max(1, math.ceil(wait_s))),
+        "retry-after-ms": str(math.ceil(wait_s * 1000)),
+    }

@@ -1,0 +1,18 @@
+"""The typed keys under which the application and its requests keep what handlers share."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from dovecote_http.bridge import EngineBridge
+from dovecote_http.metrics import HttpMetrics
+from dovecote_http.settings import HttpSettings
+from dovecote_http.sse import SseStream
+
+BRIDGE = web.AppKey("bridge", EngineBridge)
+SETTINGS = web.AppKey("settings", HttpSettings)
+METRICS = web.AppKey("metrics", HttpMetrics)
+
+REQUEST_ID = web.RequestKey("request_id", str)
+STREAM = web.RequestKey("stream", SseStream)
+"""Set once a stream exists for the request: errors then travel inside it."""

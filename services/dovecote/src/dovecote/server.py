@@ -1,0 +1,60 @@
+"""Runs one server: the BLAS library first, then the engine behind its bridge, then the listener."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+import uvloop
+
+from dovecote_cache import CacheError
+from dovecote_engine import EngineError
+from dovecote_http import EngineBridge, HttpSettings, log_json_lines, make_app, serve
+from dovecote_native import blas
+
+if TYPE_CHECKING:
+    from dovecote.config import Settings
+
+__all__ = ["run"]
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("dovecote")
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code: 1 if the server could not start."""
+    log_json_lines()
+    _activate_blas(settings)
+    # Imports MLX, which binds to whatever BLAS is there by then.
+    from dovecote.wiring import build_engine
+
+    bridge = EngineBridge(partial(build_engine, settings))
+    app = make_app(bridge, _http_settings(settings))
+    try:
+        return uvloop.run(serve(app, settings.host, settings.port))
+    except (EngineError, CacheError, OSError) as error:
+        _log.error("not_started", reason=str(error))
+        return 1
+
+
+def _http_settings(settings: Settings) -> HttpSettings:
+    return HttpSettings(
+        max_body_bytes=settings.max_body_bytes,
+        keepalive_s=settings.keepalive_s,
+        drain_s=settings.drain_s,
+    )
+
+
+def _activate_blas(settings: Settings) -> None:
+    """Put OpenBLAS in front of MLX where that helps, and say what is active."""
+    if not settings.blas:
+        _log.info("blas", active=False, reason="turned off by --no-blas")
+        return
+    report = blas.activate(settings.threads)
+    _log.info(
+        "blas",
+        active=report.active,
+        library=report.library,
+        threads=report.threads,
+        reason=report.reason,
+    )

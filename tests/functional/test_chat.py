@@ -1,0 +1,96 @@
+"""Agents chatting with the real model over real sockets."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from conversation import MODEL, Conversation, client_of
+from texts import FOLLOW_UP, OPENINGS, SYSTEM
+
+BLOCK_TOKENS = 32
+
+
+def whole_blocks(tokens: int) -> int:
+    return tokens // BLOCK_TOKENS * BLOCK_TOKENS
+
+
+def test_the_model_knows_the_capital_of_france(server: str) -> None:
+    """The answer comes from the real model: it is right, ends by itself and is counted."""
+    answer = Conversation(server, max_tokens=48).ask("What is the capital of France?")
+    assert "Paris" in answer.text
+    assert answer.finish_reason == "stop"
+    assert 1 < answer.completion_tokens < 48
+
+
+def test_max_tokens_ends_an_answer(server: str) -> None:
+    answer = Conversation(server, max_tokens=5).ask("Tell me a long story about the sea.")
+    assert (answer.finish_reason, answer.completion_tokens) == ("length", 5)
+
+
+def test_streaming_gives_the_same_text_and_usage(server: str) -> None:
+    """At temperature 0 the streamed answer is the other one, piece by piece."""
+    plain = Conversation(server, system=SYSTEM).ask(OPENINGS["clio"])
+    streamed = Conversation(server, system=SYSTEM).ask_streaming(OPENINGS["clio"])
+    assert streamed.text == plain.text
+    assert streamed.finish_reason == plain.finish_reason
+    assert streamed.prompt_tokens == plain.prompt_tokens
+    assert streamed.completion_tokens == plain.completion_tokens
+
+
+def test_two_agents_each_go_on_where_they_were(server: str) -> None:
+    """Taking turns, each agent's second turn finds its own history up to the last block."""
+    agents = {name: Conversation(server, name, SYSTEM) for name in ("atlas", "cook")}
+    first = {name: agent.ask(OPENINGS[name]) for name, agent in agents.items()}
+    second = {name: agent.ask_streaming(FOLLOW_UP) for name, agent in agents.items()}
+    for name in agents:
+        history = first[name].prompt_tokens + first[name].completion_tokens - 1
+        assert second[name].cached_tokens >= whole_blocks(history) > 0
+        assert second[name].cached_tokens < second[name].prompt_tokens
+
+
+def test_agents_share_an_equal_beginning(server: str) -> None:
+    """The second agent's first turn already finds the blocks of the common system prompt."""
+    system = SYSTEM + " You are fond of owls."
+    first = Conversation(server, "one", system, max_tokens=4).ask("Good morning.")
+    second = Conversation(server, "two", system, max_tokens=4).ask("Which bird do you like?")
+    assert first.cached_tokens < whole_blocks(second.cached_tokens) + BLOCK_TOKENS
+    assert second.cached_tokens >= BLOCK_TOKENS
+
+
+def test_five_at_once_answer_as_each_does_alone(server: str) -> None:
+    """Greedy answers of a batch are those of solo runs, and every status is 200."""
+    fresh = {name: f"{SYSTEM} Your name is {name}." for name in OPENINGS}
+    alone = {
+        name: Conversation(server, f"alone-{name}", fresh[name]).ask(OPENINGS[name])
+        for name in OPENINGS
+    }
+    together = {name: Conversation(server, f"batch-{name}", fresh[name]) for name in OPENINGS}
+    with ThreadPoolExecutor(len(together)) as pool:
+        asked = {name: pool.submit(c.ask, OPENINGS[name]) for name, c in together.items()}
+        answers = {name: future.result() for name, future in asked.items()}
+    for name, answer in answers.items():
+        assert answer.text == alone[name].text
+        assert answer.completion_tokens == alone[name].completion_tokens
+
+
+def test_a_seed_makes_sampling_repeatable(server: str) -> None:
+    def sample(seed: int) -> str | None:
+        with client_of(server) as client:
+            completion = client.chat.completions.create(
+                model=MODEL,
+                messages=[{"role": "user", "content": "Invent a name for a ship."}],
+                temperature=1.0,
+                top_p=0.95,
+                seed=seed,
+                max_tokens=16,
+            )
+        return completion.choices[0].message.content
+
+    assert sample(7) == sample(7)
+    assert len({sample(seed) for seed in range(4)}) > 1
+
+
+def test_the_model_is_listed(server: str) -> None:
+    with client_of(server) as client:
+        assert [model.id for model in client.models.list()] == [MODEL]
+        assert client.models.retrieve(MODEL).owned_by == "dovecote"

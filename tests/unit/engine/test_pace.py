@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+from dovecote_engine.options import EngineOptions
+from dovecote_engine.pace import Pace
+
+
+def test_a_pace_guesses_until_it_has_measured() -> None:
+    """The first piece of work is a guess, the next ones follow the measurement."""
+    pace = Pace(first_guess=32, minimum=16)
+    assert pace.units_in(0.25) == 32
+    pace.record(100, 1.0)
+    assert pace.units_in(0.5) == 50
+
+
+def test_a_pace_follows_change() -> None:
+    """After a few slower measurements the estimate is near them."""
+    pace = Pace(first_guess=32, minimum=1)
+    pace.record(1000, 1.0)
+    for _ in range(8):
+        pace.record(100, 1.0)
+    assert 100 <= pace.units_in(1.0) < 120
+
+
+def test_a_pace_never_stops() -> None:
+    """Slow work still gets its minimum, and work that took no time breaks nothing."""
+    pace = Pace(first_guess=32, minimum=16)
+    pace.record(1, 100.0)
+    assert pace.units_in(0.25) == 16
+    pace.record(1, 0.0)
+    assert pace.units_in(0.25) > 16
+
+
+@pytest.mark.parametrize(
+    "name",
+    (
+        "max_rows",
+        "max_waiting",
+        "slab_bytes",
+        "default_max_tokens",
+        "max_chunk_tokens",
+        "chunk_seconds",
+        "restore_seconds",
+    ),
+)
+def test_an_option_that_leaves_no_room_is_refused(name: str) -> None:
+    """A limit of zero is an error at start, not a server that never answers."""
+    with pytest.raises(ValueError, match=name):
+        EngineOptions(**{name: 0})

@@ -1,0 +1,99 @@
+"""A running service over a scripted engine, on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+from blockbuster import blockbuster_ctx
+from openai import AsyncOpenAI
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from dovecote_http import EngineBridge, HttpSettings, make_app
+from dovecote_http.listener import Listener
+from tests.unit.http.scripted_engine import Script, ScriptedEngine
+
+HELLO = {"messages": [{"role": "user", "content": "Hi"}]}
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A running service and its clients."""
+
+    engine: ScriptedEngine
+    bridge: EngineBridge
+    port: int
+    session: aiohttp.ClientSession
+    openai: AsyncOpenAI
+
+    def post(self, body: object = None, **headers: str) -> aiohttp.client._RequestContextManager:
+        """A chat completion; `headers` have underscores for dashes."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.session.post(
+            "/v1/chat/completions", json=HELLO if body is None else body, headers=named
+        )
+
+    async def until(self, claim: Callable[[], object]) -> None:
+        """Returns once the claim about the engine holds."""
+        await asyncio.to_thread(self.engine.wait_until, claim)
+
+    async def exchange(self, sent: bytes) -> bytes:
+        """All bytes that answer `sent`, up to the connection's end."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(sent)
+        received = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return received
+
+
+Start = Callable[..., Awaitable[Service]]
+
+
+@pytest.fixture(autouse=True)
+def _no_blocking_calls() -> Iterator[None]:
+    """Fails whatever blocks the event loop from the service's own code."""
+    with blockbuster_ctx("dovecote_http"):
+        yield
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Starts services that end with the test."""
+    async with AsyncExitStack() as stack:
+
+        async def start_one(
+            script: Script | None = None, settings: HttpSettings | None = None
+        ) -> Service:
+            made: list[ScriptedEngine] = []
+
+            def factory() -> ScriptedEngine:
+                made.append(ScriptedEngine(script))
+                return made[0]
+
+            bridge = EngineBridge(factory)
+            listener = Listener(make_app(bridge, settings or HttpSettings()))
+            stack.push_async_callback(listener.close)
+            await listener.prepare()
+            port = await listener.open("127.0.0.1", 0)
+            url = f"http://127.0.0.1:{port}"
+            session = await stack.enter_async_context(aiohttp.ClientSession(url))
+            client = await stack.enter_async_context(
+                AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=20)
+            )
+            return Service(made[0], bridge, port, session, client)
+
+        yield start_one
+
+
+@pytest.fixture
+async def service(start: Start) -> Service:
+    """A service whose engine says "Hello world"."""
+    return await start()

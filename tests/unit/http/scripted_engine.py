@@ -1,0 +1,277 @@
+"""An engine that says what it was told to say: the HTTP service's only stand-in.
+
+It keeps the real engine's contract (threads, admission, the order of events) and lets a test
+refuse, hold, fail and crash at a chosen place. Text is one token a character.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dovecote_engine.errors import Draining
+from dovecote_engine.request import (
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Request,
+    Started,
+    Timing,
+    TokenEvent,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+TIMEOUT_S = 20.0
+
+TIMING = Timing(queue_s=0.0015, restore_s=0.02, prefill_s=0.3)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Pool statistics in which every number is different."""
+
+    frames: int = 101
+    leased: int = 102
+    cached: int = 103
+    free: int = 104
+    promised: int = 105
+    frame_bytes: int = 106
+    file_bytes: int = 107
+    tokens: int = 108
+    matched_tokens: int = 109
+    decoded_tokens: int = 110
+    sealed_blocks: int = 111
+    shared_blocks: int = 112
+    evicted_blocks: int = 113
+    superseded_blocks: int = 114
+    bytes_written: int = 115
+    bytes_read: int = 116
+    miss_checksum: int = 117
+    miss_orphan: int = 118
+    miss_io: int = 119
+    write_errors: int = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Engine counters in which every number is different."""
+
+    steps: int = 201
+    prefilled_tokens: int = 202
+    seal_errors: int = 203
+    book_errors: int = 204
+    slab_losses: int = 205
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A snapshot of the engine."""
+
+    running: int
+    waiting: int
+    draining: bool
+    slab_bytes: int = 4096
+    counters: Counters = field(default_factory=Counters)
+    pool: Pool = field(default_factory=Pool)
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """One line of the agents' book."""
+
+    name: str
+    model: str
+    tokens: int
+    created: float
+    last_used: float
+
+
+class Tokenizer:
+    """One token a character; refuses and blocks on request."""
+
+    def __init__(self) -> None:
+        self.rendered: list[list[dict[str, object]]] = []
+        self.threads: set[str] = set()
+        self.error: Exception | None = None
+
+    def render(self, messages: Sequence[Mapping[str, object]]) -> tuple[int, ...]:
+        """The code points of all contents."""
+        self.threads.add(threading.current_thread().name)
+        self.rendered.append([dict(message) for message in messages])
+        if self.error is not None:
+            raise self.error
+        return tuple(ord(letter) for m in messages for letter in str(m["content"])) or (0,)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The served model."""
+
+    id: str = "scripted/parrot"
+    created: int = 1_700_000_000
+    context_tokens: int = 2048
+    tokenizer: Tokenizer = field(default_factory=Tokenizer)
+
+
+@dataclass(slots=True)
+class Script:
+    """What the engine does with each request. `*_after` count texts; None means never."""
+
+    texts: tuple[str, ...] = ("Hello", " world")
+    tail: str = ""
+    reason: FinishReason = "stop"
+    cached_tokens: int = 0
+    timing: Timing = TIMING
+    refusal: Exception | None = None
+    holds_before_start: bool = False
+    holds_after: int | None = None
+    fails_after: int | None = None
+    crashes_after: int | None = None
+
+
+@dataclass(slots=True)
+class Row:
+    """A running request and how far it is: -1 before `Started`, then texts said."""
+
+    request: Request
+    said: int = -1
+
+
+class ScriptedEngine:
+    """The engine's contract over a `Script`."""
+
+    def __init__(self, script: Script | None = None) -> None:
+        self.script = script or Script()
+        self.model = Model()
+        self.book: list[Agent] = []
+        self.requests: list[Request] = []
+        self.refused = 0
+        self.cancelled: list[str] = []
+        self.admits = threading.Event()
+        self.admits.set()
+        self.closed = False
+        self._thread = threading.get_ident()
+        self._rows: list[Row] = []
+        self._draining = False
+        self._woken = False
+        self._changed = threading.Condition()
+
+    # ---- for tests ----
+
+    def release(self) -> None:
+        """Lets held requests go on."""
+        with self._changed:
+            self.script.holds_before_start = False
+            self.script.holds_after = None
+            self._changed.notify_all()
+
+    def wait_until(self, claim: Callable[[], object]) -> None:
+        """Blocks until the claim holds. Raises: TimeoutError."""
+        with self._changed:
+            if not self._changed.wait_for(claim, TIMEOUT_S):
+                raise TimeoutError
+
+    # ---- any thread ----
+
+    @property
+    def status(self) -> Status:
+        with self._changed:
+            running = sum(row.said >= 0 for row in self._rows)
+            return Status(running, len(self._rows) - running, self._draining)
+
+    def submit(self, request: Request) -> None:
+        assert self.admits.wait(TIMEOUT_S)
+        with self._changed:
+            if self._draining:
+                raise Draining("The server is shutting down.", retry_after_s=2.5)
+            if self.script.refusal is not None:
+                self.refused += 1
+                self._changed.notify_all()
+                raise self.script.refusal
+            self.requests.append(request)
+            self._rows.append(Row(request))
+            self._changed.notify_all()
+
+    def cancel(self, request_id: str) -> None:
+        with self._changed:
+            self.cancelled.append(request_id)
+            self._changed.notify_all()
+
+    def drain(self) -> None:
+        with self._changed:
+            self._draining = True
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
+
+    def agents(self) -> list[Agent]:
+        return self.book
+
+    # ---- engine thread ----
+
+    def wait(self, timeout_s: float) -> bool:
+        self._check_thread()
+        with self._changed:
+            self._changed.wait_for(lambda: self._woken or self._can_move(), timeout_s)
+            self._woken = False
+            return self._can_move()
+
+    def step(self) -> list[Event]:
+        self._check_thread()
+        with self._changed:
+            moving = [row for row in self._rows if not self._is_held(row)]
+            events = [self._advance(row) for row in moving]
+            self._changed.notify_all()
+            return events
+
+    def close(self) -> None:
+        self._check_thread()
+        with self._changed:
+            self.closed = True
+            self._changed.notify_all()
+
+    def _check_thread(self) -> None:
+        assert threading.get_ident() == self._thread, (
+            "the engine belongs to the thread that made it"
+        )
+
+    def _can_move(self) -> bool:
+        return any(not self._is_held(row) for row in self._rows)
+
+    def _is_held(self, row: Row) -> bool:
+        if row.request.id in self.cancelled:
+            return False
+        return (row.said < 0 and self.script.holds_before_start) or (
+            row.said >= 0 and row.said == self.script.holds_after
+        )
+
+    def _advance(self, row: Row) -> Event:
+        request_id, script = row.request.id, self.script
+        if request_id in self.cancelled:
+            return self._finish(row, "cancelled")
+        row.said += 1
+        if row.said == 0:
+            return Started(request_id, script.cached_tokens, script.timing)
+        if script.crashes_after == row.said - 1:
+            raise ZeroDivisionError("a secret of the engine")
+        if script.fails_after == row.said - 1:
+            self._rows.remove(row)
+            return Failed(request_id, "The row had to be given up.")
+        limit = min(row.request.max_tokens or len(script.texts), len(script.texts))
+        if row.said > limit:
+            return self._finish(row, script.reason if limit == len(script.texts) else "length")
+        return TokenEvent(request_id, row.said, script.texts[row.said - 1])
+
+    def _finish(self, row: Row, reason: FinishReason) -> Finished:
+        self._rows.remove(row)
+        said = max(0, row.said - 1)
+        usage = Usage(len(row.request.prompt), self.script.cached_tokens, said)
+        return Finished(row.request.id, reason, self.script.tail, usage)
