@@ -83,7 +83,7 @@ def activate(threads: int | None = None) -> BlasReport:
     it cannot be done, the report is inactive and says why; nothing is raised, nothing has changed.
     """
     if not mlx_needs_shim():
-        return _inactive("the installed MLX does not use the reference BLAS")
+        return _inactive("MLX is not installed, or does not bring the reference BLAS")
     active = _already_active()
     if active is not None:
         return active

@@ -103,20 +103,20 @@ typedef struct {
     uint64_t promised; /* frames promised to leases and not yet filled; at most cached + free */
     uint64_t frame_bytes;
     uint64_t file_bytes;
-    uint64_t leases;              /* open leases */
-    uint64_t tokens;              /* tokens in sealed frames */
-    uint64_t matched_tokens;      /* tokens that matches found */
-    uint64_t decoded_tokens;      /* tokens that decodes restored */
-    uint64_t sealed_blocks;       /* blocks written */
-    uint64_t shared_blocks;       /* seals that found their block already there */
-    uint64_t evicted_blocks;      /* blocks that made room for others */
-    uint64_t superseded_blocks;   /* short blocks replaced by a longer one */
-    uint64_t bytes_written;       /* payload and record bytes */
-    uint64_t bytes_read;          /* payload bytes read back */
-    uint64_t miss_checksum;       /* frames dropped since record or payload failed its checksum */
-    uint64_t miss_orphan;         /* frames dropped since the block they hang on is gone */
-    uint64_t miss_io;             /* frames dropped since reading them failed */
-    uint64_t write_errors;        /* seals that failed */
+    uint64_t leases;            /* open leases */
+    uint64_t tokens;            /* tokens in sealed frames */
+    uint64_t matched_tokens;    /* tokens that matches found */
+    uint64_t decoded_tokens;    /* tokens that decodes restored */
+    uint64_t sealed_blocks;     /* blocks written */
+    uint64_t shared_blocks;     /* seals that found their block already there */
+    uint64_t evicted_blocks;    /* blocks that made room for others */
+    uint64_t superseded_blocks; /* short blocks replaced by a longer one */
+    uint64_t bytes_written;     /* payload and record bytes */
+    uint64_t bytes_read;        /* payload bytes read back */
+    uint64_t miss_checksum;     /* frames dropped since record or payload failed its checksum */
+    uint64_t miss_orphan;       /* frames dropped since the block they hang on is gone */
+    uint64_t miss_io;           /* frames dropped since reading them failed */
+    uint64_t write_errors;      /* seals that failed */
 } dovecote_pool_stats;
 
 /* ---- pool ---- */
@@ -126,10 +126,10 @@ typedef struct {
  * A new pool takes as many frames as fit into size_bytes; its file may be a little shorter. It is
  * made as `path` with ".new" appended, then renamed; one that a kill left behind is used again.
  * Holds an exclusive lock on the file until closed.
- * Errors: ARGUMENT (also when not one frame fits), MEMORY, IO (*os_error is errno), FORMAT, MISMATCH
- * (also when size_bytes is not 0 and neither the file's size nor what it was made with), BUSY. After
- * an error no file that existed before has changed, and a file that did not exist is removed again.
- * `os_error` may be NULL. */
+ * Errors: ARGUMENT (also when not one frame fits), MEMORY, IO (*os_error is errno), FORMAT,
+ * MISMATCH (also when size_bytes is not 0 and neither the file's size nor what it was made with),
+ * BUSY. After an error no file that existed before has changed, and a file that did not exist is
+ * removed again. `os_error` may be NULL. */
 int dovecote_pool_open(const char *path, const dovecote_pool_config *config, dovecote_pool **out,
                        int *os_error);
 
@@ -138,7 +138,8 @@ int dovecote_pool_open(const char *path, const dovecote_pool_config *config, dov
 int dovecote_pool_sync(dovecote_pool *pool);
 
 /* Brings the block table up to date as far as that succeeds, closes the pool and frees it. Every
- * lease must have been closed before: otherwise ARGUMENT, and the pool stays open. NULL is allowed. */
+ * lease must have been closed before: otherwise ARGUMENT, and the pool stays open. NULL is allowed.
+ */
 int dovecote_pool_close(dovecote_pool *pool);
 
 /* errno of the last ERR_IO on this pool, 0 if there was none. */
@@ -150,27 +151,27 @@ void dovecote_pool_get_stats(dovecote_pool *pool, dovecote_pool_stats *out);
  * and reads no payload. Errors: BROKEN. */
 int dovecote_pool_check(dovecote_pool *pool);
 
-/* Copies the blocks of `source` into the empty `target` until one of them is exhausted, most recently
- * used chains first, parents before children. Both must have equal geometry, codec, dtype and
- * fingerprint, otherwise MISMATCH, and no open leases. Blocks that fail their checksum are left out.
- * This is how a pool changes its size. `copied_blocks` may be NULL. Other calls on either pool wait.
- * Errors: ARGUMENT (leases, target not empty), MISMATCH, MEMORY, IO; after IO the blocks copied so
- * far are in the target, after MEMORY it is empty. */
+/* Copies the blocks of `source` into the empty `target` until one of them is exhausted, most
+ * recently used chains first, parents before children. Both must have equal geometry, codec, dtype
+ * and fingerprint, otherwise MISMATCH, and no open leases. Blocks that fail their checksum are left
+ * out. This is how a pool changes its size. `copied_blocks` may be NULL. Other calls on either pool
+ * wait. Errors: ARGUMENT (leases, target not empty), MISMATCH, MEMORY, IO; after IO the blocks
+ * copied so far are in the target, after MEMORY it is empty. */
 int dovecote_pool_adopt(dovecote_pool *target, dovecote_pool *source, uint64_t *copied_blocks);
 
 /* ---- lease ---- */
 
-/* Reserves `frames` frames: the lease can seal that many blocks, whatever happens elsewhere. Nothing
- * is evicted yet: the promise is kept by counting. Errors: ARGUMENT, FULL, MEMORY. */
+/* Reserves `frames` frames: the lease can seal that many blocks, whatever happens elsewhere.
+ * Nothing is evicted yet: the promise is kept by counting. Errors: ARGUMENT, FULL, MEMORY. */
 int dovecote_lease_open(dovecote_pool *pool, uint32_t frames, dovecote_lease **out);
 
-/* Finds the longest cached prefix of tokens[0, count) and pins its blocks, to the token: whole blocks
- * first, then the common part of the best child (a short block, or one that diverges): the tail. Each
- * whole block found gives one promised frame back; the tail does not, since its tokens will be sealed
- * again. What could only be pinned by breaking another lease's promise is not matched. At most once
- * per lease, before any seal. `root` (16 bytes, NULL for zeros) separates tenants: chains under
- * different roots never share. A lease that never matches seals under the root of zeros.
- * *matched is the number of tokens found (0 to count). Errors: ARGUMENT, MEMORY. */
+/* Finds the longest cached prefix of tokens[0, count) and pins its blocks, to the token: whole
+ * blocks first, then the common part of the best child (a short block, or one that diverges): the
+ * tail. Each whole block found gives one promised frame back; the tail does not, since its tokens
+ * will be sealed again. What could only be pinned by breaking another lease's promise is not
+ * matched. At most once per lease, before any seal. `root` (16 bytes, NULL for zeros) separates
+ * tenants: chains under different roots never share. A lease that never matches seals under the
+ * root of zeros. *matched is the number of tokens found (0 to count). Errors: ARGUMENT, MEMORY. */
 int dovecote_lease_match(dovecote_lease *lease, const uint8_t *root, const uint32_t *tokens,
                          uint64_t count, uint64_t *matched);
 
@@ -183,31 +184,31 @@ void dovecote_lease_prefetch(dovecote_lease *lease);
  * the tail, if there is one, is the last block. A block past the matched ones is ignored.
  * A block that fails its checksum or cannot be read is dropped with all that hangs on it, counted,
  * and the lease ends before it: *valid is the number of tokens that the lease still covers (as
- * dovecote_lease_tokens), and positions from *valid on hold nothing of use. Its promise is taken back
- * if frames allow; if they do not, later seals may return FULL.
- * Errors: ARGUMENT (nothing was written). */
+ * dovecote_lease_tokens), and positions from *valid on hold nothing of use. Its promise is taken
+ * back if frames allow; if they do not, later seals may return FULL. Errors: ARGUMENT (nothing was
+ * written). */
 int dovecote_lease_decode(dovecote_lease *lease, uint32_t block_start, uint32_t block_end,
                           uint32_t layer_start, uint32_t layer_end, const dovecote_plane *planes,
                           uint64_t *valid);
 
 /* Encodes and seals the blocks that follow the chain's last whole block. The chain is the matched
- * whole blocks, then the sealed ones, without the tail: with W tokens in it, tokens[0, count) are the
- * ids of positions [W, W + count), and planes (K then V of every layer) hold their K and V at those
- * positions of the row. After a match, W is *matched rounded down to whole blocks; after a seal, W is
- * *sealed. As many whole blocks as count has are sealed, and, if `short_block` is not 0, the rest as a
- * short block, which ends the chain: a further seal is an ARGUMENT error unless count is 0.
- * A block that the pool already holds (same parent, same ids; for a short block also a longer one
- * that starts with it) is pinned instead of written. The first block sealed lets go of the tail.
- * *sealed (may be NULL) is written even after an error: the number of tokens in the chain, W's new
- * value; with count 0 it only tells W. Errors: ARGUMENT, MEMORY, FULL (the promise is used up), IO
- * (also with EIO, without a try, if another lease has found a block of this chain damaged: then
- * nothing can hang on it any more). Blocks sealed before the error stay, a promise unused by it
- * too. */
+ * whole blocks, then the sealed ones, without the tail: with W tokens in it, tokens[0, count) are
+ * the ids of positions [W, W + count), and planes (K then V of every layer) hold their K and V at
+ * those positions of the row. After a match, W is *matched rounded down to whole blocks; after a
+ * seal, W is *sealed. As many whole blocks as count has are sealed, and, if `short_block` is not 0,
+ * the rest as a short block, which ends the chain: a further seal is an ARGUMENT error unless count
+ * is 0. A block that the pool already holds (same parent, same ids; for a short block also a longer
+ * one that starts with it) is pinned instead of written. The first block tried lets go of the
+ * tail. *sealed (may be NULL) is written even after an error: the number of tokens in the chain,
+ * W's new value; with count 0 it only tells W. Errors: ARGUMENT, MEMORY, FULL (the promise is used
+ * up), IO (also with EIO, without a try, if another lease has found a block of this chain damaged:
+ * then nothing can hang on it any more). Blocks sealed before the error stay, a promise unused by
+ * it too. */
 int dovecote_lease_seal(dovecote_lease *lease, const uint32_t *tokens, uint64_t count,
                         const dovecote_plane *planes, int short_block, uint64_t *sealed);
 
 /* Tokens that the lease covers: those of the chain, and of the tail as long as it is held. So it is
- * *matched after a match, and *sealed after a seal that sealed something. The tip is the key of the
+ * *matched after a match, and *sealed after a seal that tried a block. The tip is the key of the
  * chain's last block, never of the tail: 16 zero bytes while the chain is empty. */
 uint64_t dovecote_lease_tokens(const dovecote_lease *lease);
 void dovecote_lease_tip(const dovecote_lease *lease, uint8_t *key);

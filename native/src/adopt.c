@@ -1,9 +1,9 @@
 /* adopt.c: copying one pool's blocks into an empty one, which is how a pool changes its size.
  *
  * Payload moves as it is; only keys are computed anew, with the target's secret. The source's age
- * list is walked from its youngest frame: parents are younger than their children (F3), so they come
- * first, and when the target is full it holds the chains used last. The target's table is filled
- * first and linked in one go at the end, as after opening a file.
+ * list is walked from its youngest frame: parents are younger than their children (F3), so they
+ * come first, and when the target is full it holds the chains used last. The target's table is
+ * filled first and linked in one go at the end, as after opening a file.
  */
 #include <string.h>
 
@@ -39,8 +39,8 @@ static void describe_copy(const copying *copy, uint32_t from, uint32_t to) {
     const dc_frames *old = &copy->source->frames, *new = &copy->target->frames;
     const dc_frame *source = &old->at[from];
     dc_frame *target = &new->at[to];
-    const uint8_t *above = source->parent == DC_NONE ? source->parent_key
-                                                     : new->at[copy->placed[source->parent]].key;
+    const uint8_t *above =
+        source->parent == DC_NONE ? source->parent_key : new->at[copy->placed[source->parent]].key;
     memcpy(dc_frames_ids(new, to), dc_frames_ids(old, from), old->block_tokens * sizeof *old->ids);
     memcpy(dc_frames_sums(new, to), dc_frames_sums(old, from), old->layers * sizeof *old->sums);
     memcpy(target->parent_key, above, DC_KEY_BYTES);
@@ -118,7 +118,8 @@ static int copy_all(dovecote_pool *target, dovecote_pool *source, uint64_t *copi
     copy.placed = dc_alloc(source->frames.count, sizeof *copy.placed);
     copy.payload = dc_alloc(source->layout.frame_bytes, 1);
     if (!copy.placed || !copy.payload) goto done;
-    for (uint32_t f = 0; f < source->frames.count; f++) copy.placed[f] = DC_NONE;
+    for (uint32_t f = 0; f < source->frames.count; f++)
+        copy.placed[f] = DC_NONE;
     rc = copy_blocks(&copy);
     int linked = link_copies(&copy);
     if (rc == DOVECOTE_OK) rc = linked;

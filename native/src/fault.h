@@ -2,7 +2,7 @@
  *
  * Every system call (file.c) and every allocation (dc_alloc) asks dc_fault() first. In a normal
  * build it is the constant 0 and the compiler removes it. A build with -DDC_FAULTS takes it from
- * tests/fault.c, which fails, shortens or kills at the k-th call.
+ * tests/faults.c, which fails, shortens or kills at the k-th call.
  */
 #ifndef DC_FAULT_H
 #define DC_FAULT_H

@@ -40,7 +40,9 @@ int dc_file_open(const char *path, int *fd) {
     return error;
 }
 
-int dc_file_make(const char *path, int *fd) { return open_file(path, O_RDWR | O_CREAT, fd); }
+int dc_file_make(const char *path, int *fd) {
+    return open_file(path, O_RDWR | O_CREAT, fd);
+}
 
 #ifdef __linux__
 int dc_file_make_unnamed(int *fd) {

@@ -1,7 +1,7 @@
 /* file.h: every system call of the pool, with EINTR and short transfers dealt with.
  *
- * Each function returns 0 or an errno value (errno itself is not promised). What is known here: file
- * descriptors, paths, bytes. What is not: pools, frames. No state: any thread.
+ * Each function returns 0 or an errno value (errno itself is not promised). What is known here:
+ * file descriptors, paths, bytes. What is not: pools, frames. No state: any thread.
  */
 #ifndef DC_FILE_H
 #define DC_FILE_H

@@ -30,7 +30,8 @@ int dc_frames_init(dc_frames *frames, uint32_t count, uint32_t block_tokens, uin
     if (!frames->at || !frames->ids || !frames->sums) goto fail;
     if (dc_index_init(&frames->index, count) != DOVECOTE_OK) goto fail;
     reset_lists(frames);
-    for (uint32_t f = count; f-- > 0;) push_free(frames, f);
+    for (uint32_t f = count; f-- > 0;)
+        push_free(frames, f);
     return DOVECOTE_OK;
 fail:
     dc_frames_free(frames);
@@ -45,7 +46,9 @@ void dc_frames_free(dc_frames *frames) {
     *frames = (dc_frames){0};
 }
 
-static const uint8_t *key_of(const void *at, uint32_t f) { return ((const dc_frame *)at)[f].key; }
+static const uint8_t *key_of(const void *at, uint32_t f) {
+    return ((const dc_frame *)at)[f].key;
+}
 
 /* ---- age list ---- */
 
@@ -57,8 +60,10 @@ static void age_push_youngest(dc_frames *frames, uint32_t f) {
     dc_frame *frame = &frames->at[f];
     frame->older = frames->youngest;
     frame->younger = DC_NONE;
-    if (frames->youngest == DC_NONE) frames->oldest = f;
-    else frames->at[frames->youngest].younger = f;
+    if (frames->youngest == DC_NONE)
+        frames->oldest = f;
+    else
+        frames->at[frames->youngest].younger = f;
     frames->youngest = f;
     frames->cached++;
 }
@@ -67,18 +72,24 @@ static void age_push_oldest(dc_frames *frames, uint32_t f) {
     dc_frame *frame = &frames->at[f];
     frame->younger = frames->oldest;
     frame->older = DC_NONE;
-    if (frames->oldest == DC_NONE) frames->youngest = f;
-    else frames->at[frames->oldest].older = f;
+    if (frames->oldest == DC_NONE)
+        frames->youngest = f;
+    else
+        frames->at[frames->oldest].older = f;
     frames->oldest = f;
     frames->cached++;
 }
 
 static void age_remove(dc_frames *frames, uint32_t f) {
     dc_frame *frame = &frames->at[f];
-    if (frame->older == DC_NONE) frames->oldest = frame->younger;
-    else frames->at[frame->older].younger = frame->younger;
-    if (frame->younger == DC_NONE) frames->youngest = frame->older;
-    else frames->at[frame->younger].older = frame->older;
+    if (frame->older == DC_NONE)
+        frames->oldest = frame->younger;
+    else
+        frames->at[frame->older].younger = frame->younger;
+    if (frame->younger == DC_NONE)
+        frames->youngest = frame->older;
+    else
+        frames->at[frame->younger].older = frame->older;
     frame->older = frame->younger = DC_NONE;
     frames->cached--;
 }
@@ -101,8 +112,10 @@ static void tree_link(dc_frames *frames, uint32_t f, uint32_t parent) {
 
 static void tree_unlink(dc_frames *frames, uint32_t f) {
     dc_frame *frame = &frames->at[f];
-    if (frame->prev == DC_NONE) *first_child_of(frames, frame->parent) = frame->next;
-    else frames->at[frame->prev].next = frame->next;
+    if (frame->prev == DC_NONE)
+        *first_child_of(frames, frame->parent) = frame->next;
+    else
+        frames->at[frame->prev].next = frame->next;
     if (frame->next != DC_NONE) frames->at[frame->next].prev = frame->prev;
     frame->parent = frame->next = frame->prev = DC_NONE;
 }
@@ -127,7 +140,8 @@ uint32_t dc_frames_find(const dc_frames *frames, const dc_block *block) {
 
 static uint32_t common_prefix(const uint32_t *a, const uint32_t *b, uint32_t count) {
     uint32_t i = 0;
-    while (i < count && a[i] == b[i]) i++;
+    while (i < count && a[i] == b[i])
+        i++;
     return i;
 }
 
@@ -161,7 +175,6 @@ static void remove_leaf(dc_frames *frames, uint32_t f) {
     dc_frame *frame = &frames->at[f];
     dc_index_remove(&frames->index, key_of, frames->at, f);
     tree_unlink(frames, f);
-    frame->dirty = true;
     if (frame->leases) {
         frame->state = DC_DOOMED;
         return;
@@ -174,7 +187,8 @@ static void remove_leaf(dc_frames *frames, uint32_t f) {
 uint32_t dc_frames_drop(dc_frames *frames, uint32_t top) {
     uint32_t f = top, dropped = 0;
     for (bool more = true; more; dropped++) {
-        while (frames->at[f].child != DC_NONE) f = frames->at[f].child;
+        while (frames->at[f].child != DC_NONE)
+            f = frames->at[f].child;
         uint32_t parent = frames->at[f].parent;
         more = f != top;
         remove_leaf(frames, f);
@@ -233,8 +247,9 @@ static void supersede(dc_frames *frames, uint32_t f) {
         if (other->leases || other->tokens >= longer->tokens || other->child != DC_NONE) continue;
         if (other->first_id != longer->first_id) continue;
         if (memcmp(other->parent_key, longer->parent_key, DC_KEY_BYTES) != 0) continue;
-        if (common_prefix(dc_frames_ids(frames, sibling), dc_frames_ids(frames, f),
-                          other->tokens) < other->tokens) continue;
+        if (common_prefix(dc_frames_ids(frames, sibling), dc_frames_ids(frames, f), other->tokens) <
+            other->tokens)
+            continue;
         remove_leaf(frames, sibling);
         frames->superseded++;
     }

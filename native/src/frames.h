@@ -25,8 +25,8 @@
  *   F3 In the age list a parent is younger than its children, since unpinning goes from a chain's
  *      end to its start. With F2 the oldest entry is therefore a leaf without a lease: eviction
  *      takes it without looking (P5).
- *   F4 `dirty` is set while the record on disk may differ from the frame. A free frame that is not
- *      dirty has a free record.
+ *   F4 A free frame is `dirty` as long as the disk may still have a block's record for it; a sealed
+ *      one, as long as its recency there is out of date.
  */
 #ifndef DC_FRAMES_H
 #define DC_FRAMES_H
@@ -70,11 +70,11 @@ typedef struct {
 
 /* What makes a block this block and no other. Pointers are borrowed for the call. */
 typedef struct {
-    uint32_t parent;       /* DC_NONE for a first block */
-    const uint8_t *above;  /* the parent's key, or the root */
-    const uint8_t *key;    /* its own */
-    const uint32_t *ids;   /* [tokens] */
-    const uint32_t *sums;  /* [layers]; only dc_frames_take reads it */
+    uint32_t parent;      /* DC_NONE for a first block */
+    const uint8_t *above; /* the parent's key, or the root */
+    const uint8_t *key;   /* its own */
+    const uint32_t *ids;  /* [tokens] */
+    const uint32_t *sums; /* [layers]; only dc_frames_take reads it */
     uint32_t depth;
     uint32_t tokens;
 } dc_block;
@@ -100,7 +100,8 @@ static inline uint32_t dc_frames_available(const dc_frames *frames) {
 uint32_t dc_frames_find(const dc_frames *frames, const dc_block *block);
 
 /* Among the children of block->parent (or the first blocks of its root) the one that shares the
- * longest prefix, *common >= 1, with block->ids. DC_NONE if none shares a token. Ignores the key. */
+ * longest prefix, *common >= 1, with block->ids. DC_NONE if none shares a token. Ignores the key.
+ */
 uint32_t dc_frames_nearest(const dc_frames *frames, const dc_block *block, uint32_t *common);
 
 /* A frame to fill with the block: a free one, or else the oldest cached one, evicted. Needs
@@ -117,15 +118,15 @@ void dc_frames_pin(dc_frames *frames, uint32_t frame);
 /* The last unpin makes a sealed frame the youngest, a doomed one free. */
 void dc_frames_unpin(dc_frames *frames, uint32_t frame);
 
-/* Takes the frame and all below it out of reach; those under a lease become DOOMED, the others FREE.
- * Returns how many frames that were. */
+/* Takes the frame and all below it out of reach; those under a lease become DOOMED, the others
+ * FREE. Returns how many frames that were. */
 uint32_t dc_frames_drop(dc_frames *frames, uint32_t frame);
 
-/* Builds free list, index, tree and age list anew from what the frames themselves say: state (FREE or
- * SEALED, no leases), keys, depth, tokens, sequence, ids. That may be anything, loops and duplicates
- * included; only 1 <= tokens <= block_tokens is taken for granted. *orphans is the number of frames
- * dropped since their parent is not there. Needs an empty index. DOVECOTE_ERR_MEMORY: nothing was
- * built or changed. */
+/* Builds free list, index, tree and age list anew from what the frames themselves say: state (FREE
+ * or SEALED, no leases), keys, depth, tokens, sequence, ids. That may be anything, loops and
+ * duplicates included; only 1 <= tokens <= block_tokens is taken for granted. *orphans is the
+ * number of frames dropped since their parent is not there. Needs an empty index.
+ * DOVECOTE_ERR_MEMORY: nothing was built or changed. */
 int dc_frames_restore(dc_frames *frames, uint32_t *orphans);
 
 /* Verifies the invariants above and every link, in O(frames). DOVECOTE_ERR_BROKEN. */

@@ -9,7 +9,9 @@ typedef struct {
     uint64_t v0, v1, v2, v3;
 } sip;
 
-static uint64_t rotate(uint64_t word, int bits) { return word << bits | word >> (64 - bits); }
+static uint64_t rotate(uint64_t word, int bits) {
+    return word << bits | word >> (64 - bits);
+}
 
 static void rounds(sip *s, int count) {
     while (count--) {
@@ -45,7 +47,8 @@ void dc_siphash(const uint8_t secret[16], const uint8_t *bytes, size_t count, ui
     sip s = {k0 ^ 0x736f6d6570736575u, k1 ^ 0x646f72616e646f6du ^ 0xee, k0 ^ 0x6c7967656e657261u,
              k1 ^ 0x7465646279746573u};
     size_t whole = count & ~(size_t)7;
-    for (size_t i = 0; i < whole; i += 8) absorb(&s, dc_get64(bytes + i));
+    for (size_t i = 0; i < whole; i += 8)
+        absorb(&s, dc_get64(bytes + i));
     absorb(&s, last_word(bytes + whole, count));
     s.v2 ^= 0xee;
     rounds(&s, 4);
@@ -59,6 +62,7 @@ void dc_block_key(const uint8_t secret[16], const uint8_t parent[16], const uint
                   uint32_t count, uint8_t out[16]) {
     uint8_t message[16 + 4 * DC_BLOCK_TOKENS_MAX];
     memcpy(message, parent, 16);
-    for (uint32_t i = 0; i < count; i++) dc_put32(message + 16 + 4 * i, ids[i]);
+    for (uint32_t i = 0; i < count; i++)
+        dc_put32(message + 16 + 4 * i, ids[i]);
     dc_siphash(secret, message, 16 + 4 * (size_t)count, out);
 }

@@ -8,12 +8,14 @@
 
 int dc_index_init(dc_index *index, uint32_t frames) {
     uint64_t slots = 8;
-    while (slots < 2 * (uint64_t)frames) slots *= 2;
+    while (slots < 2 * (uint64_t)frames)
+        slots *= 2;
     index->slots = dc_alloc(slots, sizeof *index->slots);
     if (!index->slots) return DOVECOTE_ERR_MEMORY;
     index->mask = slots - 1;
     index->count = 0;
-    for (uint64_t i = 0; i < slots; i++) index->slots[i] = DC_NONE;
+    for (uint64_t i = 0; i < slots; i++)
+        index->slots[i] = DC_NONE;
     return DOVECOTE_OK;
 }
 
@@ -34,7 +36,8 @@ uint32_t dc_index_next(const dc_index *index, uint64_t *slot) {
 
 void dc_index_insert(dc_index *index, const uint8_t *key, uint32_t frame) {
     uint64_t slot = dc_index_start(index, key);
-    while (index->slots[slot] != DC_NONE) slot = (slot + 1) & index->mask;
+    while (index->slots[slot] != DC_NONE)
+        slot = (slot + 1) & index->mask;
     index->slots[slot] = frame;
     index->count++;
 }
@@ -43,7 +46,8 @@ void dc_index_insert(dc_index *index, const uint8_t *key, uint32_t frame) {
  * (hole, slot], where a probe for it would no longer pass the hole. */
 void dc_index_remove(dc_index *index, dc_key_of *key_of, const void *frames, uint32_t frame) {
     uint64_t hole = dc_index_start(index, key_of(frames, frame));
-    while (index->slots[hole] != frame) hole = (hole + 1) & index->mask;
+    while (index->slots[hole] != frame)
+        hole = (hole + 1) & index->mask;
     for (uint64_t slot = (hole + 1) & index->mask; index->slots[slot] != DC_NONE;
          slot = (slot + 1) & index->mask) {
         uint64_t home = dc_index_start(index, key_of(frames, index->slots[slot]));

@@ -35,7 +35,8 @@ void dc_index_insert(dc_index *index, const uint8_t *key, uint32_t frame);
 /* The frame must be in the index. */
 void dc_index_remove(dc_index *index, dc_key_of *key_of, const void *frames, uint32_t frame);
 
-/* Frames whose key may equal `key`: *slot starts at dc_index_start and is moved on. DC_NONE ends. */
+/* Frames whose key may equal `key`: *slot starts at dc_index_start and is moved on. DC_NONE ends.
+ */
 uint64_t dc_index_start(const dc_index *index, const uint8_t *key);
 uint32_t dc_index_next(const dc_index *index, uint64_t *slot);
 

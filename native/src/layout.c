@@ -102,6 +102,25 @@ int dc_layout_fit(dc_layout *layout, uint64_t size_bytes) {
     return layout->frames ? DOVECOTE_OK : DOVECOTE_ERR_ARGUMENT;
 }
 
+/* Whether positions [0, end) of one side of a layer lie inside the plane. */
+static bool plane_holds(const dovecote_plane *plane, const dc_section *section, uint32_t dim,
+                        uint64_t end) {
+    uint64_t element = section->dtype == DOVECOTE_FLOAT32 ? 4 : 2;
+    if (dim == 0 || end == 0) return true;
+    if (!plane->data || plane->capacity < end) return false;
+    return section->layer.kv_heads == 1 || plane->head_stride / (dim * element) >= end;
+}
+
+bool dc_layout_planes_hold(const dc_layout *layout, const dovecote_plane *planes, uint32_t start,
+                           uint32_t end, uint64_t tokens) {
+    for (uint32_t i = start; i < end; i++, planes += 2) {
+        const dc_section *section = &layout->places[i].section;
+        if (!plane_holds(&planes[0], section, section->layer.k_dim, tokens)) return false;
+        if (!plane_holds(&planes[1], section, section->layer.v_dim, tokens)) return false;
+    }
+    return true;
+}
+
 /* ---- header ---- */
 
 void dc_header_write(const dc_layout *layout, uint8_t *bytes) {
@@ -166,8 +185,7 @@ void dc_record_write_free(const dc_layout *layout, const dc_frames *frames, uint
     finish_record(layout, bytes);
 }
 
-void dc_record_write(const dc_layout *layout, const dc_frames *frames, uint32_t f,
-                     uint8_t *bytes) {
+void dc_record_write(const dc_layout *layout, const dc_frames *frames, uint32_t f, uint8_t *bytes) {
     const dc_frame *frame = &frames->at[f];
     uint8_t *ids = bytes + RECORD_HEAD, *sums = ids + 4 * layout->block_tokens;
     memset(bytes, 0, layout->record_bytes);
@@ -189,8 +207,7 @@ static bool all_zero(const uint8_t *bytes, uint32_t count) {
     return bytes[0] == 0 && memcmp(bytes, bytes + 1, count - 1) == 0;
 }
 
-bool dc_record_read(const dc_layout *layout, dc_frames *frames, uint32_t f,
-                    const uint8_t *bytes) {
+bool dc_record_read(const dc_layout *layout, dc_frames *frames, uint32_t f, const uint8_t *bytes) {
     dc_frame *frame = &frames->at[f];
     const uint8_t *ids = bytes + RECORD_HEAD, *sums = ids + 4 * layout->block_tokens;
     frame->state = DC_FREE;

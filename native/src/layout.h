@@ -40,8 +40,8 @@
  *       64     4  token id 0, ..., zeros from `tokens` on
  *        .     4  CRC-32C of layer 0's section, of layer 1's, ...
  *
- * Frame: one section (see codec.h) a layer, each padded with zeros to a multiple of 64; zeros up to a
- * multiple of 4096. A section's padding is not part of its checksum.
+ * Frame: one section (see codec.h) a layer, each padded with zeros to a multiple of 64; zeros up to
+ * a multiple of 4096. A section's padding is not part of its checksum.
  *
  * The token ids lie in the record rather than in the frame: opening reads the whole table in one
  * sweep, and from then on a match touches memory only.
@@ -83,6 +83,10 @@ void dc_layout_free(dc_layout *layout);
 /* Whether frames of one can be copied into the other as they are. */
 bool dc_layout_is_like(const dc_layout *layout, const dc_layout *other);
 
+/* Whether planes (K then V) of the layers [start, end) hold the positions [0, tokens). */
+bool dc_layout_planes_hold(const dc_layout *layout, const dovecote_plane *planes, uint32_t start,
+                           uint32_t end, uint64_t tokens);
+
 /* As many frames as fit into `size_bytes`. ARGUMENT if none does. */
 int dc_layout_fit(dc_layout *layout, uint64_t size_bytes);
 
@@ -101,7 +105,8 @@ static inline uint64_t dc_frame_offset(const dc_layout *layout, uint32_t frame) 
     return layout->frames_offset + (uint64_t)frame * layout->frame_bytes;
 }
 
-/* The record of a frame with a block in it, or of one that is free. Both write record_bytes bytes. */
+/* The record of a frame with a block in it, or of one that is free. Both write record_bytes bytes.
+ */
 void dc_record_write(const dc_layout *layout, const dc_frames *frames, uint32_t frame,
                      uint8_t *bytes);
 void dc_record_write_free(const dc_layout *layout, const dc_frames *frames, uint32_t frame,

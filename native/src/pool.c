@@ -1,8 +1,8 @@
 /* pool.c: opening, closing and looking at a pool.
  *
- * A new pool's file comes to be under its path plus ".new", complete and synced, and is then renamed:
- * whatever the moment of a kill, the path names nothing or a whole pool (P7). A ".new" file that a
- * kill left behind is used again by the next attempt.
+ * A new pool's file comes to be under its path plus ".new", complete and synced, and is then
+ * renamed: whatever the moment of a kill, the path names nothing or a whole pool (P7). A ".new"
+ * file that a kill left behind is used again by the next attempt.
  *
  * Locks: the file's lock is taken before anything in it is read or changed. Between opening a name
  * and locking the file another process may have renamed it, hence dc_file_is_at after each lock.
@@ -58,8 +58,7 @@ fail:
 /* The frame count is known by now. */
 static int make_frames(dovecote_pool *pool) {
     const dc_layout *layout = &pool->layout;
-    return dc_frames_init(&pool->frames, layout->frames, layout->block_tokens,
-                          layout->layer_count);
+    return dc_frames_init(&pool->frames, layout->frames, layout->block_tokens, layout->layer_count);
 }
 
 /* ---- making a pool ---- */
@@ -130,8 +129,10 @@ static int make_file(dovecote_pool *pool, const char *path) {
     rc = claim_fresh(pool, path, fresh);
     if (rc != DOVECOTE_OK) goto done;
     rc = fill_new_file(pool, true);
-    if (rc != DOVECOTE_OK) dc_file_remove(fresh);
-    else rc = commit_fresh(pool, path, fresh);
+    if (rc != DOVECOTE_OK)
+        dc_file_remove(fresh);
+    else
+        rc = commit_fresh(pool, path, fresh);
 done:
     free(fresh);
     return rc;
@@ -149,8 +150,8 @@ static int read_header(dovecote_pool *pool, uint64_t size_bytes) {
     if (error) return io_error(pool, error);
     int rc = dc_header_read(&pool->layout, header, count, file_bytes);
     if (rc != DOVECOTE_OK) return rc;
-    bool same = size_bytes == 0 || size_bytes == file_bytes ||
-                size_bytes == pool->layout.asked_bytes;
+    bool same =
+        size_bytes == 0 || size_bytes == file_bytes || size_bytes == pool->layout.asked_bytes;
     return same ? DOVECOTE_OK : DOVECOTE_ERR_MISMATCH;
 }
 
@@ -201,8 +202,10 @@ int dovecote_pool_open(const char *path, const dovecote_pool_config *config, dov
     if (!config || !out) return DOVECOTE_ERR_ARGUMENT;
     int rc = pool_new(config, &pool);
     if (rc != DOVECOTE_OK) return rc;
-    if (path) rc = open_file(pool, path, config->size_bytes);
-    else rc = dc_layout_fit(&pool->layout, config->size_bytes);
+    if (path)
+        rc = open_file(pool, path, config->size_bytes);
+    else
+        rc = dc_layout_fit(&pool->layout, config->size_bytes);
     if (rc == DOVECOTE_OK && !path) rc = make_unnamed(pool);
     if (rc == DOVECOTE_OK) {
         *out = pool;
@@ -215,19 +218,25 @@ int dovecote_pool_open(const char *path, const dovecote_pool_config *config, dov
 
 /* ---- closing ---- */
 
+/* Returns an errno value. */
+static int write_record(dovecote_pool *pool, uint32_t f) {
+    const dc_layout *layout = &pool->layout;
+    if (pool->frames.at[f].state == DC_SEALED)
+        dc_record_write(layout, &pool->frames, f, pool->record);
+    else
+        dc_record_write_free(layout, &pool->frames, f, pool->record);
+    return dc_file_write(pool->fd, dc_record_offset(layout, f), pool->record, layout->record_bytes);
+}
+
 /* Brings the records on disk up to date: recency of chains that were used, frames that were freed.
  * Under the mutex, so that no frame can be taken and filled meanwhile. Goes on after an error, and
  * returns the first one. */
 static int write_dirty(dovecote_pool *pool) {
-    dc_frames *frames = &pool->frames;
     int first_error = 0;
-    for (uint32_t f = 0; f < frames->count; f++) {
-        dc_frame *frame = &frames->at[f];
+    for (uint32_t f = 0; f < pool->frames.count; f++) {
+        dc_frame *frame = &pool->frames.at[f];
         if (frame->state == DC_FILLING || !frame->dirty) continue;
-        (frame->state == DC_SEALED ? dc_record_write : dc_record_write_free)(
-            &pool->layout, frames, f, pool->record);
-        int error = dc_file_write(pool->fd, dc_record_offset(&pool->layout, f), pool->record,
-                                  pool->layout.record_bytes);
+        int error = write_record(pool, f);
         if (error && !first_error) first_error = error;
         frame->dirty = error != 0;
     }

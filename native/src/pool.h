@@ -28,8 +28,12 @@ struct dovecote_pool {
     uint8_t *record;           /* [record_bytes] */
 };
 
-static inline void dc_pool_lock(dovecote_pool *pool) { pthread_mutex_lock(&pool->mutex); }
-static inline void dc_pool_unlock(dovecote_pool *pool) { pthread_mutex_unlock(&pool->mutex); }
+static inline void dc_pool_lock(dovecote_pool *pool) {
+    pthread_mutex_lock(&pool->mutex);
+}
+static inline void dc_pool_unlock(dovecote_pool *pool) {
+    pthread_mutex_unlock(&pool->mutex);
+}
 
 /* Whether a cached frame can become a leased one, or one more frame be promised, with every promise
  * still kept. */

@@ -48,23 +48,25 @@ typedef struct {
 static void make_model(model *m, uint32_t layers, uint32_t heads, uint32_t dim, uint32_t codec,
                        uint64_t tokens) {
     uint64_t head = tokens * dim * sizeof(float);
-    m->config = (dovecote_pool_config){.layers = m->layers,
-                                       .layer_count = layers,
-                                       .block_tokens = BLOCK,
-                                       .codec = codec};
-    for (uint32_t i = 0; i < layers; i++) m->layers[i] = (dovecote_layer){heads, dim, dim};
+    m->config = (dovecote_pool_config){
+        .layers = m->layers, .layer_count = layers, .block_tokens = BLOCK, .codec = codec};
+    for (uint32_t i = 0; i < layers; i++)
+        m->layers[i] = (dovecote_layer){heads, dim, dim};
     for (uint32_t i = 0; i < 2 * layers; i++) {
         float *values = malloc(heads * head);
-        for (uint64_t j = 0; j < heads * tokens * dim; j++) values[j] = (float)(j * 7919 % 1000);
+        for (uint64_t j = 0; j < heads * tokens * dim; j++)
+            values[j] = (float)(j * 7919 % 1000);
         m->planes[i] = (dovecote_plane){values, head, tokens};
     }
     m->dense_bytes = 2 * layers * heads * head;
     m->tokens = malloc(PROMPT * sizeof *m->tokens);
-    for (uint32_t i = 0; i < PROMPT; i++) m->tokens[i] = i * 2654435761u >> 8;
+    for (uint32_t i = 0; i < PROMPT; i++)
+        m->tokens[i] = i * 2654435761u >> 8;
 }
 
 static void free_model(model *m) {
-    for (uint32_t i = 0; i < 2 * m->config.layer_count; i++) free(m->planes[i].data);
+    for (uint32_t i = 0; i < 2 * m->config.layer_count; i++)
+        free(m->planes[i].data);
     free(m->tokens);
 }
 

@@ -32,29 +32,33 @@ long fault_disarm(void) {
 
 static void die(void) {
     (void)kill(getpid(), SIGKILL);
-    for (;;) (void)pause();
+    for (;;)
+        (void)pause();
 }
 
 int dc_fault(size_t *count) {
     long call = atomic_fetch_add(&calls, 1) + 1, k = atomic_load(&chosen);
     switch (atomic_load(&armed)) {
-        case FAULT_FAIL: return call == k ? atomic_load(&failure) : 0;
-        case FAULT_FROM: return call >= k ? atomic_load(&failure) : 0;
-        case FAULT_KILL:
-            if (call == k) die();
-            return 0;
-        case FAULT_TEAR:
-            if (call > k) die();
-            if (call == k && count && *count > 1) *count /= 2;
-            return 0;
-        case FAULT_MEET:
-            if (call != k) return 0;
-            fault_disarm();
-            meeting();
-            return 0;
-        case FAULT_SHORT:
-            if (count && *count > (size_t)k) *count = (size_t)k;
-            return count && call % 2 ? EINTR : 0;
-        default: return 0;
+    case FAULT_FAIL:
+        return call == k ? atomic_load(&failure) : 0;
+    case FAULT_FROM:
+        return call >= k ? atomic_load(&failure) : 0;
+    case FAULT_KILL:
+        if (call == k) die();
+        return 0;
+    case FAULT_TEAR:
+        if (call > k) die();
+        if (call == k && count && *count > 1) *count /= 2;
+        return 0;
+    case FAULT_MEET:
+        if (call != k) return 0;
+        fault_disarm();
+        meeting();
+        return 0;
+    case FAULT_SHORT:
+        if (count && *count > (size_t)k) *count = (size_t)k;
+        return count && call % 2 ? EINTR : 0;
+    default:
+        return 0;
     }
 }

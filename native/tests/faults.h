@@ -1,5 +1,5 @@
-/* faults.h: what the k-th system call or allocation does. They are numbered from 1, over all threads,
- * from fault_arm() on. src/fault.h is the seam in the code itself. */
+/* faults.h: what the k-th system call or allocation does. They are numbered from 1, over all
+ * threads, from fault_arm() on. src/fault.h is the seam in the code itself. */
 #ifndef FAULTS_H
 #define FAULTS_H
 
@@ -17,7 +17,8 @@ enum fault_kind {
 
 void fault_arm(enum fault_kind kind, long k, int error);
 
-/* Arms FAULT_MEET: `other` stands for a thread that gets in between. Its own calls are not counted. */
+/* Arms FAULT_MEET: `other` stands for a thread that gets in between. Its own calls are not counted.
+ */
 void fault_meet(long k, void (*other)(void));
 
 /* Calls since fault_arm. Ends the faults. */

@@ -14,19 +14,19 @@
 static int harness_tests;
 static int harness_failures;
 
-#define CHECK(condition)                                                                          \
-    do {                                                                                          \
-        if (!(condition)) {                                                                       \
-            harness_failures++;                                                                   \
-            (void)fprintf(stderr, "%s:%d: %s: failed: %s\n", __FILE__, __LINE__, __func__,        \
-                          #condition);                                                            \
-        }                                                                                         \
+#define CHECK(condition)                                                                   \
+    do {                                                                                   \
+        if (!(condition)) {                                                                \
+            harness_failures++;                                                            \
+            (void)fprintf(stderr, "%s:%d: %s: failed: %s\n", __FILE__, __LINE__, __func__, \
+                          #condition);                                                     \
+        }                                                                                  \
     } while (0)
 
-#define RUN(test)                                                                                 \
-    do {                                                                                          \
-        harness_tests++;                                                                          \
-        test();                                                                                   \
+#define RUN(test)        \
+    do {                 \
+        harness_tests++; \
+        test();          \
     } while (0)
 
 static inline int harness_summary(const char *file) {

@@ -26,7 +26,8 @@ static void row_bind(row *r) {
 void row_clear(row *r) {
     float *value = &r->values[0][0][0][0];
     row_bind(r);
-    for (size_t i = 0; i < sizeof r->values / sizeof *value; i++) value[i] = NAN;
+    for (size_t i = 0; i < sizeof r->values / sizeof *value; i++)
+        value[i] = NAN;
 }
 
 static uint32_t mix(uint32_t state, uint32_t word) {
@@ -36,7 +37,8 @@ static uint32_t mix(uint32_t state, uint32_t word) {
 
 static uint32_t prefix_state(const uint32_t *tokens, uint64_t end) {
     uint32_t state = 1;
-    for (uint64_t t = 0; t < end; t++) state = mix(state, tokens[t] + 1);
+    for (uint64_t t = 0; t < end; t++)
+        state = mix(state, tokens[t] + 1);
     return state;
 }
 
@@ -51,7 +53,8 @@ void row_compute(row *r, const uint32_t *tokens, uint64_t start, uint64_t end) {
         uint32_t state = prefix_state(tokens, t + 1);
         for (int p = 0; p < 2 * LAYERS; p++)
             for (int h = 0; h < HEADS; h++)
-                for (int d = 0; d < DIM; d++) r->values[p][h][t][d] = value_of(state, p, h, d);
+                for (int d = 0; d < DIM; d++)
+                    r->values[p][h][t][d] = value_of(state, p, h, d);
     }
 }
 
@@ -69,14 +72,18 @@ bool row_is_exact(const row *r, const uint32_t *tokens, uint64_t start, uint64_t
 
 /* ---- pools ---- */
 
-uint64_t small_record_offset(uint32_t frame) { return PAGE + (uint64_t)frame * RECORD; }
+uint64_t small_record_offset(uint32_t frame) {
+    return PAGE + (uint64_t)frame * RECORD;
+}
 
 uint64_t small_frame_offset(uint32_t frames, uint32_t frame) {
     uint64_t table = ((uint64_t)frames * RECORD + PAGE - 1) / PAGE * PAGE;
     return PAGE + table + (uint64_t)frame * PAGE;
 }
 
-uint64_t small_size(uint32_t frames) { return small_frame_offset(frames, frames); }
+uint64_t small_size(uint32_t frames) {
+    return small_frame_offset(frames, frames);
+}
 
 dovecote_pool_config small_config(uint32_t frames) {
     dovecote_pool_config config = {.layers = layers,

@@ -1,8 +1,8 @@
 /* small.h: the smallest real pool, and a model whose K and V can be told from its tokens.
  *
- * Blocks of 4 tokens, 2 layers of 2 heads of 8 float32, codec exact. The "model" gives position t the
- * values of a hash of tokens[0, t], so a restored row is either exact for its whole prefix or visibly
- * wrong.
+ * Blocks of 4 tokens, 2 layers of 2 heads of 8 float32, codec exact. The "model" gives position t
+ * the values of a hash of tokens[0, t], so a restored row is either exact for its whole prefix or
+ * visibly wrong.
  */
 #ifndef SMALL_H
 #define SMALL_H

@@ -1,7 +1,7 @@
 /* Whatever byte of a pool file is damaged: a miss that is counted or a pool that does not open, and
  * never a wrong value. */
-#include <fcntl.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -163,6 +163,32 @@ static void a_chain_found_damaged_under_another_lease_is_doomed(void) { /* P5 */
     small_forget();
 }
 
+/* The lost blocks' frames stay with the other lease, so there is nothing to promise again. */
+static void a_promise_is_taken_back_only_if_a_frame_is_spare(void) { /* P4 */
+    const char *path = small_path();
+    dovecote_pool *pool = small_open(path, 3);
+    dovecote_lease *finder, *other;
+    uint64_t matched, valid, sealed;
+    row r;
+    small_turn(pool, tokens, 12);
+    small_close(pool);
+    small_damage(path, small_frame_offset(3, 0), 1);
+    pool = small_open(path, 3);
+    row_clear(&r);
+    CHECK(dovecote_lease_open(pool, 0, &other) == DOVECOTE_OK);
+    CHECK(!dovecote_lease_match(other, NULL, tokens, 12, &matched) && matched == 12);
+    CHECK(dovecote_lease_open(pool, 0, &finder) == DOVECOTE_OK);
+    CHECK(!dovecote_lease_match(finder, NULL, tokens, 12, &matched) && matched == 12);
+    CHECK(!dovecote_lease_decode(finder, 0, 3, 0, 2, r.planes, &valid) && valid == 0);
+    CHECK(small_is_sound(pool) && small_stats(pool).promised == 0);
+    CHECK(seal_rest(finder, tokens, 12, &sealed) == DOVECOTE_ERR_FULL && sealed == 0);
+    dovecote_lease_close(other);
+    dovecote_lease_close(finder);
+    CHECK(small_stats(pool).free == 3);
+    small_close(pool);
+    small_forget();
+}
+
 int main(void) {
     RUN(a_damaged_header_does_not_open);
     RUN(a_damaged_record_is_a_miss_and_takes_its_children_along);
@@ -172,5 +198,6 @@ int main(void) {
     RUN(a_truncated_pool_does_not_open);
     RUN(a_file_cut_off_while_open_is_a_miss);
     RUN(a_chain_found_damaged_under_another_lease_is_doomed);
+    RUN(a_promise_is_taken_back_only_if_a_frame_is_spare);
     return SUMMARY();
 }

@@ -11,7 +11,9 @@ enum { FRAMES = 12, BLOCK = 4 };
 
 static dc_frames frames;
 
-static void begin(void) { CHECK(dc_frames_init(&frames, FRAMES, BLOCK, 1) == DOVECOTE_OK); }
+static void begin(void) {
+    CHECK(dc_frames_init(&frames, FRAMES, BLOCK, 1) == DOVECOTE_OK);
+}
 
 /* Frame f says: my key is `key`, my parent's `above`. */
 static void claim(uint32_t f, uint8_t key, uint8_t above, uint32_t depth, uint32_t tokens) {
@@ -22,7 +24,8 @@ static void claim(uint32_t f, uint8_t key, uint8_t above, uint32_t depth, uint32
     frame->tokens = (uint16_t)tokens;
     frame->sequence = f;
     frame->state = DC_SEALED;
-    for (uint32_t i = 0; i < tokens; i++) dc_frames_ids(&frames, f)[i] = key;
+    for (uint32_t i = 0; i < tokens; i++)
+        dc_frames_ids(&frames, f)[i] = key;
 }
 
 static void end(uint32_t sealed, uint32_t expected_orphans) {
@@ -85,9 +88,56 @@ static void a_wrong_depth_or_a_short_parent_makes_an_orphan(void) {
 
 static void duplicates_are_harmless(void) {
     begin();
-    for (uint32_t f = 0; f < 6; f++) claim(f, 1, 0, 0, BLOCK);
-    for (uint32_t f = 6; f < FRAMES; f++) claim(f, 2, 1, 1, BLOCK);
+    for (uint32_t f = 0; f < 6; f++)
+        claim(f, 1, 0, 0, BLOCK);
+    for (uint32_t f = 6; f < FRAMES; f++)
+        claim(f, 2, 1, 1, BLOCK);
     end(FRAMES, 0);
+}
+
+/* Two blocks under one key, as a collision or a forged file would have them. */
+static void a_hit_needs_equal_token_ids(void) { /* P2 */
+    const uint32_t ids[BLOCK] = {9, 9, 9, 9}, wanted[BLOCK] = {9, 9, 9, 8};
+    uint8_t key[DC_KEY_BYTES], above[DC_KEY_BYTES] = {0}, salted[DC_KEY_BYTES] = {1};
+    uint32_t orphans;
+    begin();
+    claim(0, 9, 0, 0, BLOCK);
+    claim(1, 9, 0, 0, BLOCK);
+    dc_frames_ids(&frames, 1)[3] = 8;
+    CHECK(dc_frames_restore(&frames, &orphans) == DOVECOTE_OK);
+    memset(key, 9, sizeof key);
+    dc_block block = {.parent = DC_NONE, .above = above, .key = key, .ids = ids, .tokens = BLOCK};
+    CHECK(dc_frames_find(&frames, &block) == 0);
+    block.ids = wanted;
+    CHECK(dc_frames_find(&frames, &block) == 1);
+    dc_frames_ids(&frames, 1)[3] = 7;
+    CHECK(dc_frames_find(&frames, &block) == DC_NONE);
+    block.ids = ids;
+    block.above = salted;
+    CHECK(dc_frames_find(&frames, &block) == DC_NONE);
+    block.above = above;
+    block.parent = 1;
+    CHECK(dc_frames_find(&frames, &block) == DC_NONE);
+    dc_frames_free(&frames);
+}
+
+static void every_way_of_freeing_bumps_the_generation(void) { /* P3 */
+    const uint32_t ids[BLOCK] = {1, 2, 3, 4}, sums[1] = {0};
+    uint8_t key[DC_KEY_BYTES] = {5}, above[DC_KEY_BYTES] = {0};
+    dc_block block = {DC_NONE, above, key, ids, sums, 0, BLOCK};
+    begin();
+    uint32_t f = dc_frames_take(&frames, &block);
+    dc_frames_abandon(&frames, f);
+    CHECK(frames.at[f].generation == 1 && frames.at[f].dirty);
+    CHECK(dc_frames_take(&frames, &block) == f);
+    dc_frames_publish(&frames, f);
+    CHECK(!frames.at[f].dirty && dc_frames_check(&frames) == DOVECOTE_OK);
+    CHECK(dc_frames_drop(&frames, f) == 1); /* doomed: still under a lease */
+    CHECK(frames.at[f].generation == 1 && frames.leased == 1);
+    dc_frames_unpin(&frames, f);
+    CHECK(frames.at[f].generation == 2 && frames.at[f].dirty && frames.free == FRAMES);
+    CHECK(dc_frames_check(&frames) == DOVECOTE_OK);
+    dc_frames_free(&frames);
 }
 
 static void any_table_restores_to_a_sound_tree_and_empties_again(void) {
@@ -120,6 +170,8 @@ int main(void) {
     RUN(orphans_take_their_subtrees_along);
     RUN(a_wrong_depth_or_a_short_parent_makes_an_orphan);
     RUN(duplicates_are_harmless);
+    RUN(a_hit_needs_equal_token_ids);
+    RUN(every_way_of_freeing_bumps_the_generation);
     RUN(any_table_restores_to_a_sound_tree_and_empties_again);
     return SUMMARY();
 }

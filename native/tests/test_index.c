@@ -12,7 +12,7 @@ enum { FRAMES = 64 };
 static uint8_t keys[FRAMES][DC_KEY_BYTES];
 
 static const uint8_t *key_of(const void *frames, uint32_t frame) {
-    return ((const uint8_t(*)[DC_KEY_BYTES])frames)[frame];
+    return ((const uint8_t (*)[DC_KEY_BYTES])frames)[frame];
 }
 
 static bool finds(const dc_index *index, uint32_t frame) {
@@ -35,18 +35,22 @@ static void churn(uint32_t homes) {
     }
     for (int i = 0; i < 2000; i++) {
         uint32_t f = (uint32_t)rand() % FRAMES;
-        if (present[f]) dc_index_remove(&index, key_of, keys, f);
-        else dc_index_insert(&index, keys[f], f);
+        if (present[f])
+            dc_index_remove(&index, key_of, keys, f);
+        else
+            dc_index_insert(&index, keys[f], f);
         present[f] = !present[f];
         count += present[f] ? 1 : UINT32_MAX;
-        for (uint32_t g = 0; g < FRAMES; g++) CHECK(finds(&index, g) == present[g]);
+        for (uint32_t g = 0; g < FRAMES; g++)
+            CHECK(finds(&index, g) == present[g]);
         CHECK(index.count == count);
     }
     dc_index_free(&index);
 }
 
 static void what_was_inserted_and_not_removed_is_found(void) {
-    for (uint32_t homes = 1; homes <= 128; homes *= 2) churn(homes);
+    for (uint32_t homes = 1; homes <= 128; homes *= 2)
+        churn(homes);
 }
 
 static void an_index_of_no_frames_finds_nothing(void) {

@@ -1,12 +1,15 @@
 /* Leases: matching to the token, sharing, sealing, decoding. */
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "harness.h"
 #include "small.h"
 
 /* 0 1 2 3 | 4 5 6 7 | ... */
 static void count_up(uint32_t *tokens, uint32_t count) {
-    for (uint32_t i = 0; i < count; i++) tokens[i] = i;
+    for (uint32_t i = 0; i < count; i++)
+        tokens[i] = i;
 }
 
 static void a_sealed_chain_comes_back_exactly(void) {
@@ -166,7 +169,8 @@ static void tokens_and_tip_follow_the_chain(void) {
     CHECK(memcmp(first, zeros, 16) != 0);
     CHECK(dovecote_lease_seal(lease, NULL, 0, NULL, 0, &sealed) == DOVECOTE_OK && sealed == 4);
     CHECK(dovecote_lease_seal(lease, tokens + 4, 3, r.planes, 0, &sealed) == DOVECOTE_OK);
-    CHECK(sealed == 4 && dovecote_lease_tokens(lease) == 6); /* nothing was sealed: the tail stays */
+    CHECK(sealed == 4 &&
+          dovecote_lease_tokens(lease) == 6); /* nothing was sealed: the tail stays */
     CHECK(dovecote_lease_seal(lease, tokens + 4, 7, r.planes, 1, &sealed) == DOVECOTE_OK);
     CHECK(sealed == 11 && dovecote_lease_tokens(lease) == 11);
     dovecote_lease_tip(lease, tip);
@@ -227,6 +231,51 @@ static void planes_that_are_too_small_are_refused(void) {
     small_close(pool);
 }
 
+static void nothing_asked_for_is_nothing_found(void) {
+    dovecote_pool *pool = small_open(NULL, 8);
+    dovecote_lease *lease;
+    uint32_t tokens[4];
+    uint64_t matched, valid;
+    row r;
+    count_up(tokens, 4);
+    small_turn(pool, tokens, 4);
+    row_clear(&r);
+    CHECK(dovecote_lease_open(pool, 0, &lease) == DOVECOTE_OK);
+    CHECK(dovecote_lease_match(lease, NULL, NULL, 1, &matched) == DOVECOTE_ERR_ARGUMENT);
+    CHECK(dovecote_lease_match(lease, NULL, NULL, 0, &matched) == DOVECOTE_OK && matched == 0);
+    CHECK(!dovecote_lease_decode(lease, 0, 1, 0, LAYERS, r.planes, &valid) && valid == 0);
+    CHECK(!dovecote_lease_decode(lease, 7, 9, 0, LAYERS, r.planes, &valid) && valid == 0);
+    dovecote_lease_prefetch(lease);
+    dovecote_lease_close(lease);
+    small_close(pool);
+}
+
+/* A lease's buffer serves decoding before it serves sealing; none of that may reach the file. */
+static void padding_is_zero_whatever_was_decoded_before(void) {
+    const dovecote_layer layers[2] = {{1, 1, 1}, {HEADS, DIM, DIM}}; /* 32 bytes, then 512 */
+    const char *path = small_path();
+    dovecote_pool_config config = small_config(4);
+    dovecote_pool *pool;
+    uint32_t tokens[8];
+    uint8_t bytes[32], zeros[32] = {0};
+    config.layers = layers;
+    count_up(tokens, 8);
+    CHECK(dovecote_pool_open(path, &config, &pool, NULL) == DOVECOTE_OK);
+    small_turn(pool, tokens, 4);
+    turn t = small_turn(pool, tokens, 8);
+    CHECK(t.valid == 4 && t.sealed == 8);
+    small_close(pool);
+    int fd = open(path, O_RDONLY);
+    for (uint32_t frame = 0; frame < 2; frame++) {
+        CHECK(pread(fd, bytes, 32, (off_t)small_frame_offset(4, frame) + 32) == 32);
+        CHECK(memcmp(bytes, zeros, 32) == 0);
+        CHECK(pread(fd, bytes, 32, (off_t)small_frame_offset(4, frame) + 64 + 512) == 32);
+        CHECK(memcmp(bytes, zeros, 32) == 0);
+    }
+    close(fd);
+    small_forget();
+}
+
 int main(void) {
     RUN(a_sealed_chain_comes_back_exactly);
     RUN(a_short_block_is_found_to_the_token);
@@ -240,5 +289,7 @@ int main(void) {
     RUN(tokens_and_tip_follow_the_chain);
     RUN(decoding_a_layer_range_touches_nothing_else);
     RUN(planes_that_are_too_small_are_refused);
+    RUN(nothing_asked_for_is_nothing_found);
+    RUN(padding_is_zero_whatever_was_decoded_before);
     return SUMMARY();
 }

@@ -1,9 +1,9 @@
-/* The pool against a naive model: a list of blocks, each with its whole prefix of token ids, searched
- * from end to end. Random requests; after every operation both must agree on what was found and
- * sealed, on every count, and the pool's invariants must hold.
+/* The pool against a naive model: a list of blocks, each with its whole prefix of token ids,
+ * searched from end to end. Random requests; after every operation both must agree on what was
+ * found and sealed, on every count, and the pool's invariants must hold.
  *
- * What the model does not know: frames, keys, trees, lists. That the pool evicts the oldest entry of
- * its age list without looking (F3) is checked by the model looking for the oldest leaf. */
+ * What the model does not know: frames, keys, trees, lists. That the pool evicts the oldest entry
+ * of its age list without looking (F3) is checked by the model looking for the oldest leaf. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,7 +39,8 @@ static long now;
 
 static uint32_t available(void) {
     uint32_t leased = 0;
-    for (int i = 0; i < FRAMES; i++) leased += nodes[i] && nodes[i]->leases;
+    for (int i = 0; i < FRAMES; i++)
+        leased += nodes[i] && nodes[i]->leases;
     return FRAMES - leased;
 }
 
@@ -121,8 +122,8 @@ static uint32_t model_match(actor *a, uint32_t count) {
     while (a->whole + BLOCK <= count && (i = whole_block(a->tokens, a->whole)) >= 0 &&
            pin(a, i, true))
         append(a, i, BLOCK);
-    a->tail = nearest(a->tokens, a->whole, count < a->whole + BLOCK ? count : a->whole + BLOCK,
-                      &common);
+    a->tail =
+        nearest(a->tokens, a->whole, count < a->whole + BLOCK ? count : a->whole + BLOCK, &common);
     if (a->tail >= 0 && pin(a, a->tail, false)) return a->whole + common;
     a->tail = -1;
     return a->whole;
@@ -159,7 +160,8 @@ static int model_seal_block(actor *a, uint32_t tokens) {
 
 static int model_seal(actor *a, uint32_t end, bool short_block) {
     int rc = DOVECOTE_OK;
-    while (!rc && a->whole + BLOCK <= end) rc = model_seal_block(a, BLOCK);
+    while (!rc && a->whole + BLOCK <= end)
+        rc = model_seal_block(a, BLOCK);
     if (rc || !short_block || a->whole == end) return rc;
     rc = model_seal_block(a, end - a->whole);
     a->ended = rc == DOVECOTE_OK;
@@ -168,7 +170,8 @@ static int model_seal(actor *a, uint32_t end, bool short_block) {
 
 static void model_close(actor *a) {
     if (a->tail >= 0) unpin(a->tail);
-    while (a->blocks) unpin(a->chain[--a->blocks]);
+    while (a->blocks)
+        unpin(a->chain[--a->blocks]);
     promised -= a->promised;
 }
 
@@ -220,10 +223,14 @@ static void finish(actor *a) {
 
 static void step(actor *a) {
     int choice = rand() % 4;
-    if (!a->lease) begin(a);
-    else if (!a->matched && choice != 0) match(a);
-    else if (choice && !a->ended && a->whole < TOKENS) seal(a);
-    else finish(a);
+    if (!a->lease)
+        begin(a);
+    else if (!a->matched && choice != 0)
+        match(a);
+    else if (choice && !a->ended && a->whole < TOKENS)
+        seal(a);
+    else
+        finish(a);
 }
 
 static bool counts_agree(void) {
@@ -251,7 +258,8 @@ static void the_pool_agrees_with_a_naive_model(void) {
     for (int i = 0; i < LEASES; i++)
         if (actors[i].lease) finish(&actors[i]);
     memset(actors, 0, sizeof actors);
-    for (int i = 0; i < FRAMES; i++) forget(i);
+    for (int i = 0; i < FRAMES; i++)
+        forget(i);
     small_close(pool);
 }
 

@@ -163,7 +163,8 @@ static void many_layers_make_a_longer_header(void) {
     const char *path = small_path();
     static dovecote_layer layers[1024];
     dovecote_pool_config config = small_config(8);
-    for (int i = 0; i < 1024; i++) layers[i] = (dovecote_layer){1, 1, 1};
+    for (int i = 0; i < 1024; i++)
+        layers[i] = (dovecote_layer){1, 1, 1};
     config.layers = layers;
     config.layer_count = 1024;
     config.size_bytes = 1 << 20;

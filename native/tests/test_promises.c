@@ -7,7 +7,8 @@
 static dovecote_pool *pool;
 
 static void chain(uint32_t *tokens, uint32_t first, uint32_t count) {
-    for (uint32_t i = 0; i < count; i++) tokens[i] = first + i;
+    for (uint32_t i = 0; i < count; i++)
+        tokens[i] = first + i;
 }
 
 static uint64_t cached_of(uint32_t first, uint32_t count) {
@@ -68,7 +69,8 @@ static void a_leased_frame_is_never_evicted(void) { /* P5 */
     keep(100, 8);
     CHECK(dovecote_lease_open(pool, 0, &lease) == DOVECOTE_OK);
     CHECK(dovecote_lease_match(lease, NULL, tokens, 8, &matched) == DOVECOTE_OK && matched == 8);
-    for (uint32_t first = 200; first < 1000; first += 100) CHECK(keep(first, 4) == DOVECOTE_OK);
+    for (uint32_t first = 200; first < 1000; first += 100)
+        CHECK(keep(first, 4) == DOVECOTE_OK);
     CHECK(keep(1000, 8) == DOVECOTE_ERR_FULL);
     CHECK(cached_of(100, 8) == 8);
     dovecote_lease_close(lease);

@@ -1,6 +1,5 @@
-/* What another lease does between a seal's system calls, one interleaving at a time. */
-#include <errno.h>
-#include <string.h>
+/* What another thread or process does between two system calls, one interleaving at a time. */
+#include <unistd.h>
 
 #include "faults.h"
 #include "harness.h"
@@ -92,8 +91,87 @@ static void a_parent_found_damaged_meanwhile_leaves_nothing_behind(void) {
     }
 }
 
+static void other_syncs(void) {
+    met = true;
+    CHECK(dovecote_pool_sync(pool) == DOVECOTE_OK);
+}
+
+/* At each call of a seal that has to evict, another thread syncs. */
+static void a_sync_never_writes_over_a_frame_being_filled(void) { /* P1 */
+    const uint32_t old[4] = {50, 51, 52, 53};
+    met = true;
+    for (long k = 1; met; k++) {
+        path = small_path();
+        pool = small_open(path, 1);
+        small_turn(pool, old, 4);
+        met = false;
+        fault_meet(k, other_syncs);
+        CHECK(small_turn(pool, tokens, 4).sealed == 4);
+        fault_disarm();
+        small_close(pool);
+        pool = small_open(path, 1);
+        CHECK(small_look(pool, tokens, 4).valid == 4);
+        small_close(pool);
+        small_forget();
+    }
+}
+
+/* Another process makes the pool, keeps a block in it and closes it. */
+static void other_makes_the_pool(void) {
+    dovecote_pool_config config = small_config(FRAMES);
+    dovecote_pool *made;
+    if (dovecote_pool_open(path, &config, &made, NULL) != DOVECOTE_OK) return;
+    met = true;
+    CHECK(small_turn(made, tokens, 4).sealed == 4);
+    small_close(made);
+}
+
+static void two_makers_of_one_pool_end_up_with_one(void) {
+    dovecote_pool_config config = small_config(FRAMES);
+    int busy = 0;
+    for (long k = 1; k < 30; k++) {
+        path = small_path();
+        met = false;
+        fault_meet(k, other_makes_the_pool);
+        int rc = dovecote_pool_open(path, &config, &pool, NULL);
+        fault_disarm();
+        CHECK(rc == DOVECOTE_OK || (rc == DOVECOTE_ERR_BUSY && met));
+        busy += rc == DOVECOTE_ERR_BUSY;
+        if (rc != DOVECOTE_OK) pool = small_open(path, FRAMES);
+        CHECK(small_look(pool, tokens, 4).valid == (met ? 4 : 0));
+        small_close(pool);
+        small_forget();
+    }
+    CHECK(busy >= 2);
+}
+
+static void other_replaces_the_pool(void) {
+    CHECK(unlink(path) == 0);
+    other_makes_the_pool();
+}
+
+static void a_pool_replaced_while_opening_is_not_mistaken_for_the_old_one(void) {
+    enum { CALLS = 7 }; /* three allocations, then open, look, lock, look whose name it is */
+    dovecote_pool_config config = small_config(FRAMES);
+    for (long k = 1; k <= CALLS; k++) {
+        path = small_path();
+        small_close(small_open(path, FRAMES));
+        fault_meet(k, other_replaces_the_pool);
+        int rc = dovecote_pool_open(path, &config, &pool, NULL);
+        fault_disarm();
+        CHECK(rc == DOVECOTE_OK || rc == DOVECOTE_ERR_BUSY);
+        if (rc != DOVECOTE_OK) pool = small_open(path, FRAMES);
+        CHECK(small_look(pool, tokens, 4).valid == 4);
+        small_close(pool);
+        small_forget();
+    }
+}
+
 int main(void) {
     RUN(a_block_sealed_meanwhile_is_shared);
     RUN(a_parent_found_damaged_meanwhile_leaves_nothing_behind);
+    RUN(a_sync_never_writes_over_a_frame_being_filled);
+    RUN(two_makers_of_one_pool_end_up_with_one);
+    RUN(a_pool_replaced_while_opening_is_not_mistaken_for_the_old_one);
     return SUMMARY();
 }

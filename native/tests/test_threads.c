@@ -1,5 +1,5 @@
-/* Requests of several threads on one small pool, with another thread that looks and syncs. Under TSan
- * this is also the proof that what is read outside the mutex is nobody's to write. */
+/* Requests of several threads on one small pool, with another thread that looks and syncs. Under
+ * TSan this is also the proof that what is read outside the mutex is nobody's to write. */
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -19,7 +19,8 @@ static uint32_t next(uint32_t *seed) {
 /* Few different tokens, so that threads meet on the same blocks. */
 static uint32_t invent(uint32_t *seed, uint32_t *tokens) {
     uint32_t count = 1 + next(seed) % 16;
-    for (uint32_t i = 0; i < count; i++) tokens[i] = i < 4 ? 0 : next(seed) % 2;
+    for (uint32_t i = 0; i < count; i++)
+        tokens[i] = i < 4 ? 0 : next(seed) % 2;
     return count;
 }
 
@@ -48,7 +49,8 @@ static void run_threads(void *(*body)(void *)) {
     for (uintptr_t i = 0; i < THREADS; i++)
         CHECK(pthread_create(&threads[i], NULL, body, (void *)(i + 1)) == 0);
     CHECK(pthread_create(&threads[THREADS], NULL, watch, NULL) == 0);
-    for (int i = 0; i <= THREADS; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+    for (int i = 0; i <= THREADS; i++)
+        CHECK(pthread_join(threads[i], NULL) == 0);
     CHECK(atomic_load(&failures) == 0);
 }
 
@@ -70,7 +72,8 @@ static void *seal_the_same(void *argument) {
         dovecote_lease *lease;
         uint64_t sealed;
         row r;
-        for (uint32_t i = 0; i < 32; i++) tokens[i] = 1000 * round + i;
+        for (uint32_t i = 0; i < 32; i++)
+            tokens[i] = 1000 * round + i;
         row_compute(&r, tokens, 0, 32);
         if (dovecote_lease_open(pool, 8, &lease)) atomic_fetch_add(&failures, 1);
         if (dovecote_lease_seal(lease, tokens, 32, r.planes, 0, &sealed) || sealed != 32)

@@ -7,7 +7,6 @@ import pytest
 from tiny_engine import (
     BLOCK,
     CONTEXT,
-    Answer,
     Answers,
     TinyLoaded,
     assert_idle,
@@ -20,7 +19,7 @@ from tiny_engine import (
 )
 
 from dovecote_cache import AgentBook
-from dovecote_engine.errors import ContextExceeded, Draining, Overloaded
+from dovecote_engine.errors import ContextExceeded
 from dovecote_engine.request import Request, Sampling, TokenEvent, Usage
 
 if TYPE_CHECKING:
@@ -31,10 +30,6 @@ if TYPE_CHECKING:
 
 def _prompt(count: int, seed: int = 0) -> tuple[int, ...]:
     return tuple(int(token) for token in np.random.default_rng(seed).integers(0, 100, count))
-
-
-def _in_phase(engine: Engine, name: str, phase: str) -> bool:
-    return any(row.id == name and row.phase == phase for row in engine._scheduler.rows)
 
 
 def _damage(path: Path, engine: Engine, block: int) -> None:
@@ -274,136 +269,3 @@ def test_a_seed_gives_the_same_tokens_in_any_company(top_p: float) -> None:
     ]
     assert drive(engine, *others, request)["r"].tokens == alone
     assert drive(engine, *others, request)["r"].tokens == alone
-
-
-def test_a_full_queue_refuses_and_recovers() -> None:
-    """Refused requests leave nothing behind; later ones are let in."""
-    engine = build(max_rows=1, max_waiting=2)
-    for name in "ab":
-        engine.submit(greedy(name, _prompt(5), 4))
-    with pytest.raises(Overloaded):
-        engine.submit(greedy("c", _prompt(5), 4))
-    drive(engine)
-    assert drive(engine, greedy("c", _prompt(5), 4))["c"].tokens == reference(_prompt(5), 4)
-
-
-def test_a_full_pool_refuses_and_recovers() -> None:
-    """When every frame is promised the answer is Overloaded, until one ends."""
-    pool = open_pool(size_bytes=1 << 20)
-    engine = build(pool=pool)
-    size = min(CONTEXT, pool.frames * BLOCK // 2 + BLOCK)
-    lets_in = pool.frames * BLOCK // size
-    for name in range(lets_in):
-        engine.submit(greedy(str(name), (1,), size - 1))
-    with pytest.raises(Overloaded):
-        engine.submit(greedy("z", (1,), size - 1))
-    for name in range(lets_in):
-        engine.cancel(str(name))
-    drive(engine)
-    assert drive(engine, greedy("z", _prompt(5), 4))["z"].tokens == reference(_prompt(5), 4)
-
-
-def test_a_pool_smaller_than_a_request_keeps_what_fits() -> None:
-    """Sealing stops without a word, and the request goes on to its end."""
-    pool = open_pool(size_bytes=1 << 18)
-    assert pool.frames * BLOCK < 400
-    engine = build(pool=pool)
-    prompt = _prompt(400)
-    answer = drive(engine, greedy("r", prompt, 5))["r"]
-    assert answer.tokens == reference(prompt, 5)
-    assert engine.status.counters.seal_errors == 0
-
-
-@pytest.mark.parametrize("phase", ("waiting", "restoring", "prefilling", "decoding"))
-def test_a_cancel_works_in_every_phase(phase: str) -> None:
-    """Row, lease and promise come back, and the neighbour notices nothing."""
-    engine = build(max_rows=1 if phase == "waiting" else 2, max_chunk_tokens=16)
-    prompt = _prompt(40 * BLOCK, 1)
-    if phase == "restoring":
-        drive(engine, greedy("before", prompt, 1))
-    answers = Answers()
-    neighbour = greedy("n", _prompt(6), 60)
-    engine.submit(neighbour)
-    while not answers["n"].tokens:
-        answers.step(engine)
-    engine.submit(greedy("r", prompt, 50))
-    while not (phase == "waiting" or _in_phase(engine, "r", phase)):
-        answers.step(engine)
-    engine.cancel("r")
-    engine.cancel("r")
-    answers.step(engine)
-    finished = answers["r"].finished
-    assert finished is not None
-    assert finished.reason == "cancelled"
-    while engine.wait(0):
-        answers.step(engine)
-    assert answers["n"].tokens == reference(neighbour.prompt, 60)
-    assert_idle(engine)
-
-
-def test_a_cancelled_request_leaves_what_it_computed() -> None:
-    """The next request with that prompt starts from there."""
-    engine = build(max_chunk_tokens=16)
-    prompt = _prompt(100)
-    engine.submit(greedy("r", prompt, 50))
-    answers = Answers()
-    for _ in range(3):
-        answers.step(engine)
-    engine.cancel("r")
-    drive(engine)
-    again = drive(engine, greedy("again", prompt, 5))["again"]
-    assert cached_tokens(again) == 48
-    assert again.tokens == reference(prompt, 5)
-
-
-def test_a_draining_engine_finishes_what_it_has() -> None:
-    """New requests are refused, running and waiting ones answered."""
-    engine = build(max_rows=1)
-    engine.submit(greedy("a", _prompt(5), 4))
-    engine.submit(greedy("b", _prompt(6), 4))
-    engine.drain()
-    with pytest.raises(Draining):
-        engine.submit(greedy("c", _prompt(5), 4))
-    answers = drive(engine)
-    assert answers["a"].tokens == reference(_prompt(5), 4)
-    assert answers["b"].tokens == reference(_prompt(6), 4)
-    assert engine.status.draining
-
-
-def test_the_status_counts() -> None:
-    """The numbers of a snapshot are those of the work done, and do not move afterwards."""
-    engine = build()
-    drive(engine, greedy("1", _prompt(20), 5))
-    status = engine.status
-    drive(engine, greedy("2", _prompt(20), 5))
-    later = engine.status
-    assert (status.counters.finished, later.counters.finished) == (1, 2)
-    assert later.counters.prompt_tokens == 40
-    assert later.counters.restored_tokens == 19
-    assert later.counters.prefilled_tokens == 21
-    assert later.counters.decoded_tokens == 10
-    assert later.last_step_s >= status.last_step_s
-    assert later.slab_bytes > 0
-
-
-def test_the_times_to_the_first_token_add_up() -> None:
-    """Queue, restore and prefill are what passed between submission and the first token."""
-    ticks = iter(range(1000))
-    engine = build()
-    engine._admission._clock = engine._scheduler._clock = lambda: float(next(ticks))
-    engine._committer._clock = engine._scheduler._clock
-    answer: Answer = drive(engine, greedy("r", _prompt(20), 2))["r"]
-    assert answer.started is not None
-    timing = answer.started.timing
-    assert (timing.queue_s, timing.restore_s, timing.prefill_s) == (1, 0, 1)
-
-
-def test_a_closed_engine_has_given_everything_back(tmp_path: Path) -> None:
-    """Closing in the middle of work releases leases and pool; a second close does nothing."""
-    engine = build(pool=open_pool(tmp_path / "pool"), max_rows=1)
-    engine.submit(greedy("a", _prompt(30), 50))
-    engine.submit(greedy("b", _prompt(30), 50))
-    engine.step()
-    engine.close()
-    engine.close()
-    open_pool(tmp_path / "pool").close()

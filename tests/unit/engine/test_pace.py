@@ -14,13 +14,22 @@ def test_a_pace_guesses_until_it_has_measured() -> None:
     assert pace.units_in(0.5) == 50
 
 
-def test_a_pace_follows_change() -> None:
-    """After a few slower measurements the estimate is near them."""
+def test_a_pace_overlooks_a_stall() -> None:
+    """One slow piece of work, the very first included, does not shrink the next ones."""
+    pace = Pace(first_guess=32, minimum=1)
+    pace.record(1, 1.0)
+    pace.record(100, 1.0)
+    pace.record(2, 1.0)
+    assert pace.units_in(1.0) == 100
+
+
+def test_a_pace_follows_a_lasting_change() -> None:
+    """After four slower measurements they are the pace."""
     pace = Pace(first_guess=32, minimum=1)
     pace.record(1000, 1.0)
-    for _ in range(8):
+    for _ in range(4):
         pace.record(100, 1.0)
-    assert 100 <= pace.units_in(1.0) < 120
+    assert pace.units_in(1.0) == 100
 
 
 def test_a_pace_never_stops() -> None:

@@ -147,19 +147,19 @@ def test_prompt_chunks_go_round(make: Callable[..., Scheduler]) -> None:
 
 
 def test_a_chunk_is_bounded_in_time_while_others_decode(make: Callable[..., Scheduler]) -> None:
-    """100 tokens a second for 0.25 s are 25 tokens; alone, a chunk is as long as allowed."""
-    scheduler = make(chunk_seconds=0.25, max_chunk_tokens=40)
-    scheduler.note_prefill(100, 1.0)
+    """200 tokens a second for 0.25 s are 50 tokens; alone, a chunk is as long as allowed."""
+    scheduler = make(chunk_seconds=0.25, max_chunk_tokens=60)
+    scheduler.note_prefill(200, 1.0)
     _submit(scheduler, "long", prompt=90)
     alone = scheduler.plan().prefill
     assert alone is not None
-    assert alone.end == 40
+    assert alone.end == 60
     scheduler.rows[0].length = 90
     scheduler.promote(scheduler.rows[0])
     _submit(scheduler, "other", prompt=90)
     beside = scheduler.plan().prefill
     assert beside is not None
-    assert beside.end == 25
+    assert beside.end == 50
 
 
 def test_a_cancelled_row_is_not_prefilled(make: Callable[..., Scheduler]) -> None:

@@ -1,11 +1,13 @@
 """A pinned chain and a promise of frames, held by one running request.
 
-    position   0          matched      whole_tokens          tokens
-               |-- blocks another request made --|-- blocks sealed here --|-- short --|
-               pinned until release                                         ends the chain
+    position   0                          whole_tokens     tokens
+    matched    |-- whole blocks, pinned ------|-- tail ------|     part of a block that goes another
+               |                              |                    way; held until the first seal
+    sealed     |-- matched --|-- sealed here -|-- short -----|     of seal_short: ends the chain
 
-`match` finds a prefix, `decode` puts it into a slab row, `seal` adds the blocks that follow. Does
-not know where the slab is, nor who the agent is.
+`match` finds a prefix, `decode` puts it into a slab row, `seal` adds the blocks that follow; the
+tail's tokens are sealed again, in a block of the chain's own. Does not know where the slab is, nor
+who the agent is.
 """
 
 from __future__ import annotations
@@ -70,10 +72,11 @@ class Lease:
     def seal(self, tokens: npt.NDArray[np.uint32], planes: RowPlanes) -> int:
         """Keep the whole blocks of `tokens`, the ids from position `whole_tokens` on.
 
-        `planes` hold their K and V at their positions in the row; it is not modified. A block that
-        the pool already has is shared, not written. Returns the tokens that the chain now covers.
-        Raises: PoolExhausted if the promise is used up, PoolIOError, ValueError, LeaseClosed; what
-        was sealed before the error stays.
+        `planes` hold their K and V at their positions in the row, and are not modified. A block
+        that the pool already has is shared, not written. Returns the tokens of the chain, without
+        a tail: where the next ids start.
+        Raises: PoolExhausted if the promise is used up; PoolIOError if writing failed, or another
+        lease found this chain damaged; ValueError, LeaseClosed. What was sealed before stays.
         """
         array = planes.readable(self._geometry)
         return _native.seal_lease(self._open, self._pool, tokens, array)
@@ -85,7 +88,7 @@ class Lease:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the chain: the matched ones, then those sealed."""
+        """Tokens that the lease covers: those of the chain, and of the tail while it is held."""
         return _native.lease_tokens(self._open)
 
     @property
@@ -96,7 +99,10 @@ class Lease:
 
     @property
     def tip(self) -> bytes:
-        """Key of the chain's last block, 16 bytes; all zero while the chain is empty."""
+        """Key of the chain's last block, 16 bytes; all zero while the chain is empty.
+
+        Keys are those of one pool file: a resized pool has others.
+        """
         return _native.lease_tip(self._open)
 
     def release(self) -> None:

@@ -71,6 +71,7 @@ class Engine:
         options = options or EngineOptions()
         self._pool, self._book, self._clock = pool, book, clock
         self._is_closed = False
+        self._checked_at_step = 0
         self._counters = Counters()
         self._last_step_s = clock()
         self._slab = Slab(loaded.geometry, options.slab_bytes)
@@ -126,8 +127,17 @@ class Engine:
         return [] if self._book is None else self._book.list()
 
     def wait(self, timeout_s: float) -> bool:
-        """Waits until there is something to do; whether there is. Engine thread."""
-        return bool(self._scheduler.rows) or self._admission.wait(timeout_s)
+        """Waits until there is something to do; whether there is. Engine thread.
+
+        Uses the first idle moment after work to check the pool. Raises: PoolBroken, which nothing
+        but a bug can cause: better no service than wrong tokens.
+        """
+        if self._scheduler.rows or self._admission.wait(timeout_s):
+            return True
+        if self._checked_at_step != self._counters.steps:
+            self._checked_at_step = self._counters.steps
+            self._pool.check()
+        return False
 
     def step(self) -> list[Event]:
         """Runs one step and returns its events. Engine thread."""

@@ -45,8 +45,8 @@ class ChunkCursor:
     def store(self, plane: mx.array, fresh: mx.array) -> mx.array:
         """Writes [1, H, end - start, D]; the row up to `end`."""
         if fresh.shape == plane.shape:
-            # MLX takes an assignment to all of an array as its replacement, strides and all; but the
-            # model's K and V are transposed, and the pool reads contiguous rows.
+            # MLX takes an assignment to all of an array as its replacement, strides and all; but
+            # the model's K and V are transposed, and the pool reads contiguous rows.
             fresh = mx.contiguous(fresh)
         row = slice(self._row, self._row + 1)
         plane[row, :, self.offset : self._end] = fresh

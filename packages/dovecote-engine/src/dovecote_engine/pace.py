@@ -5,9 +5,11 @@ Does not know what the work is.
 
 from __future__ import annotations
 
-# Weight of the newest measurement: prefill slows down as a prompt gets longer, and the estimate
-# must follow within a few chunks.
-_NEWEST = 0.4
+from collections import deque
+
+# The best of the last few measurements counts: a single stall - a kernel compiled at first use, a
+# busy machine - does not shrink the next pieces, and a lasting change is followed after as many.
+_REMEMBERED = 4
 
 
 class Pace:
@@ -16,17 +18,14 @@ class Pace:
     def __init__(self, first_guess: int, minimum: int) -> None:
         self._first_guess = first_guess
         self._minimum = minimum
-        self._per_second: float | None = None
+        self._per_second: deque[float] = deque(maxlen=_REMEMBERED)
 
     def record(self, units: int, seconds: float) -> None:
         """Learns from work that was done."""
-        measured = units / max(seconds, 1e-6)
-        if self._per_second is None:
-            self._per_second = measured
-        self._per_second += _NEWEST * (measured - self._per_second)
+        self._per_second.append(units / max(seconds, 1e-6))
 
     def units_in(self, seconds: float) -> int:
         """How many units that time allows, at least the minimum."""
-        if self._per_second is None:
+        if not self._per_second:
             return self._first_guess
-        return max(self._minimum, int(self._per_second * seconds))
+        return max(self._minimum, int(max(self._per_second) * seconds))

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from dovecote_engine.sequence import Sequence
     from dovecote_engine.slab import Slab
 
-# A chunk much shorter than this costs as much as it, since the weights are read once either way.
-_LEAST_CHUNK_TOKENS = 16
-_FIRST_CHUNK_TOKENS = 32
+# A chunk much shorter than this costs as much as it, since the weights are read once either way
+# (SmolLM2-135M on two cores: 1 token 27 ms, 16 tokens 64, 32 tokens 98, 64 tokens 159).
+_LEAST_CHUNK_TOKENS = 32
+_FIRST_CHUNK_TOKENS = 64
 _FIRST_RESTORE_BLOCKS = 8
 
 

@@ -1,0 +1,118 @@
+/* decode.c: from the matched frames back into planes.
+ *
+ * Section by section: read, verify, decode, so that each is still in the processor's cache when it
+ * is verified and decoded. No lock while that happens: the frames are pinned, and a sealed frame
+ * does not change (P3). A frame that cannot be had is dropped from the pool and ends the lease
+ * before it (P1).
+ */
+#include <string.h>
+
+#include "crc.h"
+#include "file.h"
+#include "lease.h"
+
+/* Blocks that decode reads: the matched ones, then the tail. */
+static uint32_t readable_blocks(const dovecote_lease *lease) {
+    return lease->matched + (lease->tail != DC_NONE);
+}
+
+static uint32_t readable_frame(const dovecote_lease *lease, uint32_t block) {
+    return block < lease->matched ? lease->chain[block] : lease->tail;
+}
+
+static uint64_t readable_tokens(const dovecote_lease *lease, uint32_t blocks) {
+    uint64_t size = lease->pool->layout.block_tokens;
+    if (blocks <= lease->matched) return blocks * size;
+    return lease->matched * size + lease->tail_tokens;
+}
+
+void dovecote_lease_prefetch(dovecote_lease *lease) {
+    const dc_layout *layout = &lease->pool->layout;
+    for (uint32_t block = 0; block < readable_blocks(lease); block++)
+        dc_file_read_ahead(lease->pool->fd, dc_frame_offset(layout, readable_frame(lease, block)),
+                           layout->frame_bytes);
+}
+
+/* Layers [start, end) of one block. Each section is checked while the read has left it in the
+ * cache, and decoded from there. false if the block cannot be had: *error is errno, 0 for a
+ * checksum. */
+static bool decode_block(dovecote_lease *lease, uint32_t block, uint32_t start, uint32_t end,
+                         const dovecote_plane *planes, int *error) {
+    const dovecote_pool *pool = lease->pool;
+    uint32_t frame = readable_frame(lease, block);
+    const uint32_t *sums = dc_frames_sums(&pool->frames, frame);
+    uint64_t position = (uint64_t)block * pool->layout.block_tokens;
+    uint32_t tokens = (uint32_t)(readable_tokens(lease, block + 1) - position);
+    for (uint32_t i = start; i < end; i++, planes += 2) {
+        const dc_place *place = &pool->layout.places[i];
+        uint8_t *bytes = lease->payload; /* the same few pages for each section: they stay hot */
+        *error = dc_file_read(pool->fd, dc_frame_offset(&pool->layout, frame) + place->offset,
+                              bytes, place->bytes);
+        if (*error) return false;
+        if (dc_crc32c(0, bytes, place->bytes) != sums[i]) return false;
+        dc_section_decode(&place->section, bytes, position, tokens, &planes[0], &planes[1]);
+    }
+    return true;
+}
+
+/* The lease's own account after it lost its chain's blocks from `block` on. */
+static void shorten(dovecote_lease *lease, uint32_t block) {
+    lease->tokens = (uint64_t)block * lease->pool->layout.block_tokens;
+    lease->matched = block;
+    lease->ended = false;
+    memset(lease->tip, 0, DC_KEY_BYTES);
+    if (block)
+        memcpy(lease->tip, lease->pool->frames.at[lease->chain[block - 1]].key, DC_KEY_BYTES);
+}
+
+/* Ends the lease before `block`, whose frame could not be had, and takes back one promise for each
+ * block of its chain that it loses, as far as frames are spare. `error` is 0 for a checksum. */
+static void cut(dovecote_lease *lease, uint32_t block, int error) {
+    dovecote_pool *pool = lease->pool;
+    dc_frames *frames = &pool->frames;
+    uint32_t frame = readable_frame(lease, block), lost = lease->blocks - block;
+    if (frames->at[frame].state == DC_SEALED) { /* no other lease has dropped it already */
+        *(error ? &pool->stats.miss_io : &pool->stats.miss_checksum) += 1;
+        pool->stats.miss_orphan += dc_frames_drop(frames, frame) - 1;
+    }
+    if (error) pool->last_error = error;
+    dc_lease_unpin_from(lease, block);
+    if (lost) shorten(lease, block);
+    for (; lost && dc_pool_can_spare(pool); lost--) {
+        lease->promised++;
+        pool->promised++;
+    }
+}
+
+static void count_decoded(const dovecote_lease *lease, uint32_t start, uint32_t end,
+                          uint32_t layer_start, uint32_t layer_end) {
+    const dc_layout *layout = &lease->pool->layout;
+    dovecote_pool_stats *stats = &lease->pool->stats;
+    for (uint32_t i = layer_start; i < layer_end; i++)
+        stats->bytes_read += (end - start) * layout->places[i].bytes;
+    if (layer_end == layout->layer_count) /* blocks come a few layers at a time */
+        stats->decoded_tokens += readable_tokens(lease, end) - readable_tokens(lease, start);
+}
+
+int dovecote_lease_decode(dovecote_lease *lease, uint32_t block_start, uint32_t block_end,
+                          uint32_t layer_start, uint32_t layer_end, const dovecote_plane *planes,
+                          uint64_t *valid) {
+    if (!lease || !planes || !valid || block_start > block_end) return DOVECOTE_ERR_ARGUMENT;
+    dovecote_pool *pool = lease->pool;
+    const dc_layout *layout = &pool->layout;
+    if (layer_start > layer_end || layer_end > layout->layer_count) return DOVECOTE_ERR_ARGUMENT;
+    if (block_end > readable_blocks(lease)) block_end = readable_blocks(lease);
+    if (block_start < block_end && !dc_layout_planes_hold(layout, planes, layer_start, layer_end,
+                                                          readable_tokens(lease, block_end)))
+        return DOVECOTE_ERR_ARGUMENT;
+    uint32_t block = block_start;
+    int error = 0;
+    for (; block < block_end; block++)
+        if (!decode_block(lease, block, layer_start, layer_end, planes, &error)) break;
+    dc_pool_lock(pool);
+    if (block > block_start) count_decoded(lease, block_start, block, layer_start, layer_end);
+    if (block < block_end) cut(lease, block, error);
+    dc_pool_unlock(pool);
+    *valid = dovecote_lease_tokens(lease);
+    return DOVECOTE_OK;
+}
