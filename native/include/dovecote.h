@@ -22,7 +22,7 @@
  *   P3 A sealed frame is immutable until it is freed. Freeing bumps its generation.
  *   P4 leased + cached + free = frames, at any time (dovecote_pool_check).
  *   P5 A leased frame is never evicted. A child is evicted before its parent, least recently used
- *      leaf first.
+ *      leaf first; pinned ones only when no other is left.
  *   P7 SIGKILL between any two system calls leaves a pool that opens, and whose every hit is exact.
  *   P8 A pool opens only for the fingerprint it was made with.
  */
@@ -100,14 +100,16 @@ typedef struct {
     uint64_t leased;   /* frames under at least one lease, those being filled included */
     uint64_t cached;   /* sealed frames under none: evictable */
     uint64_t free;     /* frames that hold nothing */
+    uint64_t pinned;   /* sealed frames that are evicted last; leased and cached ones */
     uint64_t promised; /* frames promised to leases and not yet filled; at most cached + free */
     uint64_t frame_bytes;
     uint64_t file_bytes;
+    uint64_t held_bytes;        /* memory of the short blocks that are not on disk yet */
     uint64_t leases;            /* open leases */
     uint64_t tokens;            /* tokens in sealed frames */
     uint64_t matched_tokens;    /* tokens that matches found */
     uint64_t decoded_tokens;    /* tokens that decodes restored */
-    uint64_t sealed_blocks;     /* blocks written */
+    uint64_t sealed_blocks;     /* blocks that became findable, short ones included */
     uint64_t shared_blocks;     /* seals that found their block already there */
     uint64_t evicted_blocks;    /* blocks that made room for others */
     uint64_t superseded_blocks; /* short blocks replaced by a longer one */
@@ -133,11 +135,17 @@ typedef struct {
 int dovecote_pool_open(const char *path, const dovecote_pool_config *config, dovecote_pool **out,
                        int *os_error);
 
-/* Brings the block table up to date (recency of use, freed frames), writes everything to disk and
- * waits for it. Nothing depends on it but what a power cut can cost. Errors: IO. */
+/* Writes what only memory knows: the short blocks that seals have left there (see
+ * dovecote_lease_seal; but for those that an open lease has pinned), recency of use, freed frames.
+ * A kill costs what was not flushed, and nothing else. Goes on after an error; what could not be
+ * written stays in memory. Errors: IO. */
+int dovecote_pool_flush(dovecote_pool *pool);
+
+/* Flushes, and waits until everything is on disk. Nothing depends on it but what a power cut can
+ * cost. Errors: IO. */
 int dovecote_pool_sync(dovecote_pool *pool);
 
-/* Brings the block table up to date as far as that succeeds, closes the pool and frees it. Every
+/* Flushes as far as that succeeds, closes the pool and frees it. Every
  * lease must have been closed before: otherwise ARGUMENT, and the pool stays open. NULL is allowed.
  */
 int dovecote_pool_close(dovecote_pool *pool);
@@ -154,9 +162,10 @@ int dovecote_pool_check(dovecote_pool *pool);
 /* Copies the blocks of `source` into the empty `target` until one of them is exhausted, most
  * recently used chains first, parents before children. Both must have equal geometry, codec, dtype
  * and fingerprint, otherwise MISMATCH, and no open leases. Blocks that fail their checksum are left
- * out. This is how a pool changes its size. `copied_blocks` may be NULL. Other calls on either pool
- * wait. Errors: ARGUMENT (leases, target not empty), MISMATCH, MEMORY, IO; after IO the blocks
- * copied so far are in the target, after MEMORY it is empty. */
+ * out. This is how a pool changes its size: the target takes over the source's secret, and with it
+ * the keys. `copied_blocks` may be NULL. Other calls on either pool wait. Errors: ARGUMENT (leases,
+ * target not empty), MISMATCH, MEMORY, IO; after IO the blocks copied so far are in the target, and
+ * its file may not open again; after MEMORY it is empty. */
 int dovecote_pool_adopt(dovecote_pool *target, dovecote_pool *source, uint64_t *copied_blocks);
 
 /* ---- lease ---- */
@@ -198,8 +207,9 @@ int dovecote_lease_decode(dovecote_lease *lease, uint32_t block_start, uint32_t 
  * seal, W is *sealed. As many whole blocks as count has are sealed, and, if `short_block` is not 0,
  * the rest as a short block, which ends the chain: a further seal is an ARGUMENT error unless count
  * is 0. A block that the pool already holds (same parent, same ids; for a short block also a longer
- * one that starts with it) is pinned instead of written. The first block tried lets go of the
- * tail. *sealed (may be NULL) is written even after an error: the number of tokens in the chain,
+ * one that starts with it) is pinned instead of written. A short block stays in memory, since a
+ * longer one is likely to supersede it: dovecote_pool_flush writes it, and so does whatever makes
+ * the short blocks in memory more than 64 MiB. The first block tried lets go of the tail. *sealed (may be NULL) is written even after an error: the number of tokens in the chain,
  * W's new value; with count 0 it only tells W. Errors: ARGUMENT, MEMORY, FULL (the promise is used
  * up), IO (also with EIO, without a try, if another lease has found a block of this chain damaged:
  * then nothing can hang on it any more). Blocks sealed before the error stay, a promise unused by
@@ -216,6 +226,68 @@ void dovecote_lease_tip(const dovecote_lease *lease, uint8_t *key);
 /* Unpins the chain (now the most recently used one), gives unused promises back, frees the lease.
  * NULL is allowed. */
 void dovecote_lease_close(dovecote_lease *lease);
+
+/* Writes the keys of the chain's blocks, without the tail, in order into keys[room][16]: what names
+ * it for as long as the pool has this secret. Returns how many blocks the chain has; if that is
+ * more than `room`, nothing is written. */
+uint32_t dovecote_lease_keys(const dovecote_lease *lease, uint8_t *keys, uint32_t room);
+
+/* The root that the chain hangs on: the one of the match, or of the chain held. 16 bytes. */
+void dovecote_lease_root(const dovecote_lease *lease, uint8_t *root);
+
+/* ---- chains by their keys ---- */
+
+/* A chain that somebody noted: its keys as dovecote_lease_keys gave them, and how many tokens of it
+ * are meant, of which (blocks - 1) * block_tokens lie before the last block. Whatever was evicted
+ * since, what is left of it is a prefix. Keys say where to look and decide nothing about hits. */
+typedef struct {
+    const uint8_t *keys; /* [blocks][16], borrowed for the call */
+    uint32_t blocks;
+    uint64_t tokens;
+} dovecote_chain;
+
+typedef struct {
+    uint64_t tokens;        /* those of the chain that are cached, also in a longer last block */
+    uint32_t blocks;        /* frames that hold them */
+    uint32_t own_blocks;    /* of those: what dovecote_chain_drop would free if nothing is leased */
+    uint32_t pinned_blocks; /* of those */
+    uint32_t superseded;    /* 1 if the last of those is a longer block in place of a short one */
+} dovecote_chain_stats;
+
+/* What the pool has of a chain. The first `shared` blocks count as somebody else's, too; of the
+ * others, those on which another chain hangs. Does not count as use. Errors: ARGUMENT. */
+int dovecote_chain_look(dovecote_pool *pool, const dovecote_chain *chain, uint32_t shared,
+                        dovecote_chain_stats *out);
+
+/* Frees the chain's blocks from its end on, up to the first that is among the first `shared`, that
+ * another chain hangs on, or that is leased. *freed (may be NULL) is their number. The payload
+ * stays in the file until another block takes the frame. Errors: ARGUMENT. */
+int dovecote_chain_drop(dovecote_pool *pool, const dovecote_chain *chain, uint32_t shared,
+                        uint32_t *freed);
+
+/* Makes the cached blocks of these chains the pinned ones, instead of all that were: the first
+ * chain from its start on, then the next, until `limit` frames are pinned. *wanted is how many it
+ * would have taken. Pins are not kept in the file. Errors: ARGUMENT. */
+int dovecote_pool_pin(dovecote_pool *pool, const dovecote_chain *chains, uint32_t count,
+                      uint64_t limit, uint64_t *wanted);
+
+/* Instead of a match: leases what the pool has of the chain, so that it can be read. A last block
+ * that holds more than the chain's tokens is left out. *tokens is what it came to. Errors:
+ * ARGUMENT; MEMORY; FULL if blocks could only be leased by breaking another lease's promise: then
+ * none is. */
+int dovecote_lease_hold(dovecote_lease *lease, const dovecote_chain *chain, uint64_t *tokens);
+
+/* Reads and verifies one matched or held block as it is stored: ids[block_tokens], zeros from
+ * *tokens on, and payload[frame_bytes]. Errors: ARGUMENT; IO if it cannot be had (errno is 0 for a
+ * checksum): then it is dropped and the lease ends before it, as in dovecote_lease_decode. */
+int dovecote_lease_read(dovecote_lease *lease, uint32_t block, uint32_t *ids, uint32_t *tokens,
+                        uint8_t *payload);
+
+/* Seals ids[0, tokens) with a payload that dovecote_lease_read gave, in a pool of the same geometry
+ * and codec; that it is their K and V is the caller's word. One block, short if tokens is less than
+ * block_tokens. Otherwise as dovecote_lease_seal. Errors: the same. */
+int dovecote_lease_write(dovecote_lease *lease, const uint32_t *ids, uint32_t tokens,
+                         const uint8_t *payload);
 
 /* ---- codec, checksum, processor: for tests and benchmarks ---- */
 

@@ -1,6 +1,6 @@
 /* adopt.c: copying one pool's blocks into an empty one, which is how a pool changes its size.
  *
- * Payload moves as it is; only keys are computed anew, with the target's secret. The source's age
+ * Payload and keys move as they are: the target takes over the source's secret. The source's age
  * list is walked from its youngest frame: parents are younger than their children (F3), so they
  * come first, and when the target is full it holds the chains used last. The target's table is
  * filled first and linked in one go at the end, as after opening a file.
@@ -25,9 +25,7 @@ typedef struct {
 static bool read_frame(const copying *copy, uint32_t from) {
     const dovecote_pool *source = copy->source;
     const uint32_t *sums = dc_frames_sums(&source->frames, from);
-    if (dc_file_read(source->fd, dc_frame_offset(&source->layout, from), copy->payload,
-                     source->layout.frame_bytes))
-        return false;
+    if (dc_pool_read_frame(source, from, copy->payload)) return false;
     for (uint32_t i = 0; i < source->layout.layer_count; i++) {
         const dc_place *place = &source->layout.places[i];
         if (dc_crc32c(0, copy->payload + place->offset, place->bytes) != sums[i]) return false;
@@ -112,6 +110,21 @@ static int link_copies(copying *copy) {
     return rc;
 }
 
+/* The target takes the source's secret, so that keys somebody noted go on naming the same chains.
+ */
+static int take_secret(dovecote_pool *target, const dovecote_pool *source) {
+    uint8_t header[DC_HEADER_MAX], *secret = target->layout.secret;
+    uint8_t before[sizeof target->layout.secret];
+    memcpy(before, secret, sizeof before);
+    memcpy(secret, source->layout.secret, sizeof before);
+    dc_header_write(&target->layout, header);
+    int error = dc_file_write(target->fd, 0, header, target->layout.header_bytes);
+    if (!error) return DOVECOTE_OK;
+    memcpy(secret, before, sizeof before);
+    target->last_error = error;
+    return DOVECOTE_ERR_IO;
+}
+
 static int copy_all(dovecote_pool *target, dovecote_pool *source, uint64_t *copied_blocks) {
     copying copy = {.target = target, .source = source};
     int rc = DOVECOTE_ERR_MEMORY;
@@ -120,6 +133,8 @@ static int copy_all(dovecote_pool *target, dovecote_pool *source, uint64_t *copi
     if (!copy.placed || !copy.payload) goto done;
     for (uint32_t f = 0; f < source->frames.count; f++)
         copy.placed[f] = DC_NONE;
+    rc = take_secret(target, source);
+    if (rc != DOVECOTE_OK) goto done;
     rc = copy_blocks(&copy);
     int linked = link_copies(&copy);
     if (rc == DOVECOTE_OK) rc = linked;

@@ -24,6 +24,7 @@
 #define MAX_DIM 65536u
 #define MAX_TOKENS 1048576u
 #define PIECE 1024u /* elements of the float32 stage, and the longest group: 4 KiB of stack */
+#define PREFETCH_MAX 16384u /* bytes; half of a small nearest cache */
 
 typedef enum { RAW, F16, Q8, Q4 } form;
 
@@ -239,6 +240,14 @@ static void decode_head(const part *p, const dc_kernels *k, const uint8_t *codes
 
 /* ---- one plane ---- */
 
+/* Asks for a whole run at once. The processor's own prefetching starts anew on each page, and a
+ * block's run has just a few; docs/decisions/0002-pool-performance.md has what it gains. */
+static void prefetch_run(const uint8_t *run, size_t bytes) {
+    for (size_t i = 0; i < bytes && i < PREFETCH_MAX; i += 64) {
+        __builtin_prefetch(run + i);
+    }
+}
+
 static void encode_plane(const part *p, const dovecote_plane *plane, uint64_t start, size_t count,
                          uint8_t *bytes) {
     const dc_kernels *k = kernels_in_use();
@@ -249,7 +258,9 @@ static void encode_plane(const part *p, const dovecote_plane *plane, uint64_t st
     for (uint32_t h = 0; h < p->heads; h++) {
         uint8_t *codes = bytes + h * head_codes;
         uint8_t *scales = bytes + p->scales_at + h * head_scales;
-        encode_head(p, k, position(p, plane, h, start), count, codes, scales);
+        const uint8_t *run = position(p, plane, h, start);
+        prefetch_run(run, count * p->dim * p->element_bytes);
+        encode_head(p, k, run, count, codes, scales);
         memset(codes + used_codes, 0, head_codes - used_codes);
         memset(scales + used_scales, 0, head_scales - used_scales);
     }

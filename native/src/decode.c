@@ -28,9 +28,24 @@ static uint64_t readable_tokens(const dovecote_lease *lease, uint32_t blocks) {
 
 void dovecote_lease_prefetch(dovecote_lease *lease) {
     const dc_layout *layout = &lease->pool->layout;
-    for (uint32_t block = 0; block < readable_blocks(lease); block++)
-        dc_file_read_ahead(lease->pool->fd, dc_frame_offset(layout, readable_frame(lease, block)),
-                           layout->frame_bytes);
+    for (uint32_t block = 0; block < readable_blocks(lease); block++) {
+        uint32_t frame = readable_frame(lease, block);
+        if (!lease->pool->frames.at[frame].held)
+            dc_file_read_ahead(lease->pool->fd, dc_frame_offset(layout, frame),
+                               layout->frame_bytes);
+    }
+}
+
+/* One section of a pinned frame, from memory if it is held there. */
+static const uint8_t *read_section(dovecote_lease *lease, uint32_t frame, const dc_place *place,
+                                   int *error) {
+    const dovecote_pool *pool = lease->pool;
+    const dc_held *held = pool->frames.at[frame].held;
+    uint8_t *bytes = lease->payload; /* the same few pages for each section: they stay hot */
+    if (held) return held->payload + place->offset;
+    *error = dc_file_read(pool->fd, dc_frame_offset(&pool->layout, frame) + place->offset, bytes,
+                          place->bytes);
+    return bytes;
 }
 
 /* Layers [start, end) of one block. Each section is checked while the read has left it in the
@@ -45,9 +60,7 @@ static bool decode_block(dovecote_lease *lease, uint32_t block, uint32_t start, 
     uint32_t tokens = (uint32_t)(readable_tokens(lease, block + 1) - position);
     for (uint32_t i = start; i < end; i++, planes += 2) {
         const dc_place *place = &pool->layout.places[i];
-        uint8_t *bytes = lease->payload; /* the same few pages for each section: they stay hot */
-        *error = dc_file_read(pool->fd, dc_frame_offset(&pool->layout, frame) + place->offset,
-                              bytes, place->bytes);
+        const uint8_t *bytes = read_section(lease, frame, place, error);
         if (*error) return false;
         if (dc_crc32c(0, bytes, place->bytes) != sums[i]) return false;
         dc_section_decode(&place->section, bytes, position, tokens, &planes[0], &planes[1]);
@@ -115,4 +128,37 @@ int dovecote_lease_decode(dovecote_lease *lease, uint32_t block_start, uint32_t 
     dc_pool_unlock(pool);
     *valid = dovecote_lease_tokens(lease);
     return DOVECOTE_OK;
+}
+
+/* The whole frame and each section's checksum. false as decode_block. */
+static bool read_block(const dovecote_lease *lease, uint32_t frame, uint8_t *payload, int *error) {
+    const dovecote_pool *pool = lease->pool;
+    const dc_layout *layout = &pool->layout;
+    const uint32_t *sums = dc_frames_sums(&pool->frames, frame);
+    *error = dc_pool_read_frame(pool, frame, payload);
+    for (uint32_t i = 0; !*error && i < layout->layer_count; i++)
+        if (dc_crc32c(0, payload + layout->places[i].offset, layout->places[i].bytes) != sums[i])
+            return false;
+    return !*error;
+}
+
+int dovecote_lease_read(dovecote_lease *lease, uint32_t block, uint32_t *ids, uint32_t *tokens,
+                        uint8_t *payload) {
+    if (!lease || !ids || !tokens || !payload || block >= lease->matched)
+        return DOVECOTE_ERR_ARGUMENT;
+    dovecote_pool *pool = lease->pool;
+    const dc_frames *frames = &pool->frames;
+    uint32_t frame = lease->chain[block];
+    int error = 0;
+    bool sound = read_block(lease, frame, payload, &error);
+    if (sound) {
+        memcpy(ids, dc_frames_ids(frames, frame), frames->block_tokens * sizeof *ids);
+        *tokens = frames->at[frame].tokens;
+    }
+    dc_pool_lock(pool);
+    if (sound) pool->stats.bytes_read += pool->layout.frame_bytes;
+    if (!sound) cut(lease, block, error);
+    if (!sound) pool->last_error = error;
+    dc_pool_unlock(pool);
+    return sound ? DOVECOTE_OK : DOVECOTE_ERR_IO;
 }

@@ -11,7 +11,8 @@
 
 static void reset_lists(dc_frames *frames) {
     frames->first_free = frames->roots = frames->oldest = frames->youngest = DC_NONE;
-    frames->free = frames->cached = frames->leased = 0;
+    frames->victim = DC_NONE;
+    frames->free = frames->cached = frames->leased = frames->pinned = 0;
     frames->tokens = 0;
 }
 
@@ -43,6 +44,7 @@ void dc_frames_free(dc_frames *frames) {
     free(frames->ids);
     free(frames->sums);
     dc_index_free(&frames->index);
+    dc_held_free_all(&frames->held);
     *frames = (dc_frames){0};
 }
 
@@ -65,6 +67,7 @@ static void age_push_youngest(dc_frames *frames, uint32_t f) {
     else
         frames->at[frames->youngest].younger = f;
     frames->youngest = f;
+    if (frames->victim == DC_NONE) frames->victim = f;
     frames->cached++;
 }
 
@@ -76,12 +79,13 @@ static void age_push_oldest(dc_frames *frames, uint32_t f) {
         frames->youngest = f;
     else
         frames->at[frames->oldest].older = f;
-    frames->oldest = f;
+    frames->oldest = frames->victim = f;
     frames->cached++;
 }
 
 static void age_remove(dc_frames *frames, uint32_t f) {
     dc_frame *frame = &frames->at[f];
+    if (frames->victim == f) frames->victim = frame->younger;
     if (frame->older == DC_NONE)
         frames->oldest = frame->younger;
     else
@@ -138,6 +142,16 @@ uint32_t dc_frames_find(const dc_frames *frames, const dc_block *block) {
     return f;
 }
 
+uint32_t dc_frames_child(const dc_frames *frames, uint32_t parent, const uint8_t *key) {
+    uint64_t slot = dc_index_start(&frames->index, key);
+    uint32_t f;
+    while ((f = dc_index_next(&frames->index, &slot)) != DC_NONE) {
+        const dc_frame *frame = &frames->at[f];
+        if (frame->parent == parent && memcmp(frame->key, key, DC_KEY_BYTES) == 0) break;
+    }
+    return f;
+}
+
 static uint32_t common_prefix(const uint32_t *a, const uint32_t *b, uint32_t count) {
     uint32_t i = 0;
     while (i < count && a[i] == b[i])
@@ -162,11 +176,34 @@ uint32_t dc_frames_nearest(const dc_frames *frames, const dc_block *block, uint3
     return best;
 }
 
+/* ---- pins ---- */
+
+void dc_frames_set_pinned(dc_frames *frames, uint32_t f) {
+    if (frames->at[f].pinned) return;
+    frames->at[f].pinned = true;
+    frames->pinned++;
+}
+
+static void unset_pinned(dc_frames *frames, uint32_t f) {
+    if (!frames->at[f].pinned) return;
+    frames->at[f].pinned = false;
+    frames->pinned--;
+}
+
+void dc_frames_clear_pinned(dc_frames *frames) {
+    for (uint32_t f = 0; frames->pinned && f < frames->count; f++)
+        unset_pinned(frames, f);
+    frames->victim = frames->oldest;
+}
+
 /* ---- states ---- */
 
 static void release(dc_frames *frames, uint32_t f) {
-    frames->at[f].generation++;
-    frames->at[f].dirty = true;
+    dc_frame *frame = &frames->at[f];
+    frame->generation++;
+    frame->dirty = !frame->held || frame->held->stale;
+    if (frame->held) dc_held_free(&frames->held, frame->held);
+    frame->held = NULL;
     push_free(frames, f);
 }
 
@@ -175,6 +212,7 @@ static void remove_leaf(dc_frames *frames, uint32_t f) {
     dc_frame *frame = &frames->at[f];
     dc_index_remove(&frames->index, key_of, frames->at, f);
     tree_unlink(frames, f);
+    unset_pinned(frames, f);
     if (frame->leases) {
         frame->state = DC_DOOMED;
         return;
@@ -197,8 +235,12 @@ uint32_t dc_frames_drop(dc_frames *frames, uint32_t top) {
     return dropped;
 }
 
+/* Each frame is passed over once until pins change or it is used again (F6). */
 static void evict_oldest(dc_frames *frames) {
-    remove_leaf(frames, frames->oldest); /* a leaf, by F2 and F3 */
+    while (frames->victim != DC_NONE && frames->at[frames->victim].pinned)
+        frames->victim = frames->at[frames->victim].younger;
+    /* A leaf either way: by F2, F3 and F5. */
+    remove_leaf(frames, frames->victim == DC_NONE ? frames->oldest : frames->victim);
     frames->evicted++;
 }
 
@@ -250,6 +292,7 @@ static void supersede(dc_frames *frames, uint32_t f) {
         if (common_prefix(dc_frames_ids(frames, sibling), dc_frames_ids(frames, f), other->tokens) <
             other->tokens)
             continue;
+        if (other->pinned) dc_frames_set_pinned(frames, f); /* it holds the pinned chain's end */
         remove_leaf(frames, sibling);
         frames->superseded++;
     }
@@ -263,6 +306,18 @@ void dc_frames_publish(dc_frames *frames, uint32_t f) {
     dc_index_insert(&frames->index, frame->key, f);
     tree_link(frames, f, frame->parent);
     supersede(frames, f);
+}
+
+void dc_frames_hold(dc_frames *frames, uint32_t f, dc_held *held, bool stale) {
+    frames->at[f].held = held;
+    frames->at[f].dirty = true;
+    dc_held_append(&frames->held, held, f, stale);
+}
+
+void dc_frames_let_go(dc_frames *frames, uint32_t f) {
+    dc_held_free(&frames->held, frames->at[f].held);
+    frames->at[f].held = NULL;
+    frames->at[f].dirty = false;
 }
 
 void dc_frames_pin(dc_frames *frames, uint32_t f) {
@@ -315,6 +370,7 @@ static uint32_t sort_out(dc_frames *frames, age *ages) {
     for (uint32_t f = frames->count; f-- > 0;) {
         dc_frame *frame = &frames->at[f];
         frame->child = frame->older = frame->younger = DC_NONE;
+        frame->pinned = false;
         if (frame->state != DC_SEALED) {
             push_free(frames, f);
             continue;

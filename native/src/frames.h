@@ -26,7 +26,10 @@
  *      end to its start. With F2 the oldest entry is therefore a leaf without a lease: eviction
  *      takes it without looking (P5).
  *   F4 A free frame is `dirty` as long as the disk may still have a block's record for it; a sealed
- *      one, as long as its recency there is out of date.
+ *      one, as long as its recency there is out of date or, with `held` set, its payload is not there.
+ *   F5 A pinned frame's parent is pinned. With F3 the oldest frame of the age list that is not
+ *      pinned is therefore a leaf, too: what is cached below it would be older and not pinned.
+ *   F6 Every frame of the age list older than `victim` is pinned; DC_NONE: all of them are.
  */
 #ifndef DC_FRAMES_H
 #define DC_FRAMES_H
@@ -34,6 +37,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "held.h"
 #include "index.h"
 
 enum { DC_FREE, DC_FILLING, DC_SEALED, DC_DOOMED };
@@ -53,6 +57,8 @@ typedef struct {
     uint16_t tokens;                  /* 1 to block_tokens; fewer is a short block */
     uint8_t state;
     bool dirty;
+    dc_held *held; /* the payload that is not on disk, or NULL; constant while leased */
+    bool pinned;   /* SEALED, and to be evicted last; see dc_frames_set_pinned */
 } dc_frame;
 
 typedef struct {
@@ -61,11 +67,13 @@ typedef struct {
     uint32_t *sums; /* [count][layers]: CRC-32C of each section */
     uint32_t count, block_tokens, layers;
     uint32_t first_free, roots, oldest, youngest;
-    uint32_t free, cached, leased;
+    uint32_t victim; /* where the search for the oldest frame that is not pinned begins (F6) */
+    uint32_t free, cached, leased, pinned;
     uint64_t tokens;   /* in SEALED and DOOMED frames */
     uint64_t sequence; /* the largest one given out */
     uint64_t evicted, superseded;
     dc_index index;
+    dc_held_list held;
 } dc_frames;
 
 /* What makes a block this block and no other. Pointers are borrowed for the call. */
@@ -104,8 +112,8 @@ uint32_t dc_frames_find(const dc_frames *frames, const dc_block *block);
  */
 uint32_t dc_frames_nearest(const dc_frames *frames, const dc_block *block, uint32_t *common);
 
-/* A frame to fill with the block: a free one, or else the oldest cached one, evicted. Needs
- * dc_frames_available() > 0. It is FILLING, and its caller's alone until published or abandoned. */
+/* A frame to fill with the block: a free one, or else the oldest cached one that is not pinned, or
+ * else the oldest pinned one, evicted. Needs dc_frames_available() > 0. It is FILLING, and its caller's alone until published or abandoned. */
 uint32_t dc_frames_take(dc_frames *frames, const dc_block *block);
 void dc_frames_abandon(dc_frames *frames, uint32_t frame);
 
@@ -113,10 +121,26 @@ void dc_frames_abandon(dc_frames *frames, uint32_t frame);
  * that it supersedes, unless a lease holds them. */
 void dc_frames_publish(dc_frames *frames, uint32_t frame);
 
+/* Makes the published frame the owner of its payload, which is not on disk. `stale`: another block's
+ * record may be. */
+void dc_frames_hold(dc_frames *frames, uint32_t frame, dc_held *held, bool stale);
+
+/* The payload is on disk now, and the record too. The frame is under no lease. */
+void dc_frames_let_go(dc_frames *frames, uint32_t frame);
+
 void dc_frames_pin(dc_frames *frames, uint32_t frame);
 
 /* The last unpin makes a sealed frame the youngest, a doomed one free. */
 void dc_frames_unpin(dc_frames *frames, uint32_t frame);
+
+/* The child of `parent` (DC_NONE: the first block) that has this key, or DC_NONE. */
+uint32_t dc_frames_child(const dc_frames *frames, uint32_t parent, const uint8_t *key);
+
+/* Pins a sealed frame, whose parent must be pinned (F5). */
+void dc_frames_set_pinned(dc_frames *frames, uint32_t frame);
+
+/* Unpins every frame. */
+void dc_frames_clear_pinned(dc_frames *frames);
 
 /* Takes the frame and all below it out of reach; those under a lease become DOOMED, the others
  * FREE. Returns how many frames that were. */

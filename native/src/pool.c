@@ -218,9 +218,60 @@ int dovecote_pool_open(const char *path, const dovecote_pool_config *config, dov
 
 /* ---- closing ---- */
 
+int dc_pool_read_frame(const dovecote_pool *pool, uint32_t frame, uint8_t *payload) {
+    const dc_layout *layout = &pool->layout;
+    const dc_held *held = pool->frames.at[frame].held;
+    if (!held)
+        return dc_file_read(pool->fd, dc_frame_offset(layout, frame), payload, layout->frame_bytes);
+    memcpy(payload, held->payload, layout->frame_bytes);
+    return 0;
+}
+
+int dc_pool_write_block(const dovecote_pool *pool, uint32_t frame, const uint8_t *payload,
+                        uint8_t *record, bool stale, uint64_t *written) {
+    const dc_layout *layout = &pool->layout;
+    uint64_t record_offset = dc_record_offset(layout, frame);
+    int error = 0;
+    if (stale) {
+        dc_record_write_free(layout, &pool->frames, frame, record);
+        error = dc_file_write(pool->fd, record_offset, record, layout->record_bytes);
+        *written += layout->record_bytes;
+    }
+    if (!error)
+        error =
+            dc_file_write(pool->fd, dc_frame_offset(layout, frame), payload, layout->frame_bytes);
+    if (error) return error;
+    dc_record_write(layout, &pool->frames, frame, record);
+    *written += layout->frame_bytes + layout->record_bytes;
+    return dc_file_write(pool->fd, record_offset, record, layout->record_bytes);
+}
+
+/* Puts on disk what was held in memory. After an error it still is. Returns an errno value. */
+static int write_held(dovecote_pool *pool, uint32_t f) {
+    dc_held *held = pool->frames.at[f].held;
+    int error = dc_pool_write_block(pool, f, held->payload, pool->record, held->stale,
+                                    &pool->stats.bytes_written);
+    if (error) {
+        held->stale = true; /* whatever is there now */
+        pool->stats.write_errors++;
+        return error;
+    }
+    dc_frames_let_go(&pool->frames, f);
+    return 0;
+}
+
+bool dc_pool_make_room_to_hold(dovecote_pool *pool) {
+    const dc_frames *frames = &pool->frames;
+    if ((frames->held.count + 1) * pool->layout.frame_bytes <= DC_HELD_MAX_BYTES) return true;
+    for (dc_held *held = frames->held.oldest; held; held = held->younger)
+        if (!frames->at[held->frame].leases) return write_held(pool, held->frame) == 0;
+    return false;
+}
+
 /* Returns an errno value. */
 static int write_record(dovecote_pool *pool, uint32_t f) {
     const dc_layout *layout = &pool->layout;
+    pool->stats.bytes_written += layout->record_bytes;
     if (pool->frames.at[f].state == DC_SEALED)
         dc_record_write(layout, &pool->frames, f, pool->record);
     else
@@ -228,31 +279,44 @@ static int write_record(dovecote_pool *pool, uint32_t f) {
     return dc_file_write(pool->fd, dc_record_offset(layout, f), pool->record, layout->record_bytes);
 }
 
-/* Brings the records on disk up to date: recency of chains that were used, frames that were freed.
+static int write_frame(dovecote_pool *pool, uint32_t f) {
+    dc_frame *frame = &pool->frames.at[f];
+    if (frame->held) return frame->leases ? 0 : write_held(pool, f);
+    int error = write_record(pool, f);
+    frame->dirty = error != 0;
+    return error;
+}
+
+/* Brings the disk up to date: short blocks that no lease uses, recency of chains, freed frames.
  * Under the mutex, so that no frame can be taken and filled meanwhile. Goes on after an error, and
  * returns the first one. */
 static int write_dirty(dovecote_pool *pool) {
     int first_error = 0;
     for (uint32_t f = 0; f < pool->frames.count; f++) {
-        dc_frame *frame = &pool->frames.at[f];
+        const dc_frame *frame = &pool->frames.at[f];
         if (frame->state == DC_FILLING || !frame->dirty) continue;
-        int error = write_record(pool, f);
+        int error = write_frame(pool, f);
         if (error && !first_error) first_error = error;
-        frame->dirty = error != 0;
     }
     return first_error;
 }
 
-int dovecote_pool_sync(dovecote_pool *pool) {
+int dovecote_pool_flush(dovecote_pool *pool) {
     if (!pool) return DOVECOTE_ERR_ARGUMENT;
     dc_pool_lock(pool);
     int error = write_dirty(pool);
+    int rc = error ? io_error(pool, error) : DOVECOTE_OK;
     dc_pool_unlock(pool);
-    int sync_error = dc_file_sync(pool->fd);
-    if (!error) error = sync_error;
-    if (!error) return DOVECOTE_OK;
+    return rc;
+}
+
+int dovecote_pool_sync(dovecote_pool *pool) {
+    int rc = dovecote_pool_flush(pool);
+    if (rc == DOVECOTE_ERR_ARGUMENT) return rc;
+    int error = dc_file_sync(pool->fd);
+    if (!error || rc != DOVECOTE_OK) return rc;
     dc_pool_lock(pool);
-    int rc = io_error(pool, error);
+    rc = io_error(pool, error);
     dc_pool_unlock(pool);
     return rc;
 }
@@ -285,10 +349,12 @@ void dovecote_pool_get_stats(dovecote_pool *pool, dovecote_pool_stats *out) {
     out->leased = frames->leased;
     out->cached = frames->cached;
     out->free = frames->free;
+    out->pinned = frames->pinned;
     out->promised = pool->promised;
     out->frame_bytes = pool->layout.frame_bytes;
     out->file_bytes = pool->layout.file_bytes;
     out->leases = pool->leases;
+    out->held_bytes = frames->held.count * pool->layout.frame_bytes;
     out->tokens = frames->tokens;
     out->evicted_blocks = frames->evicted;
     out->superseded_blocks = frames->superseded;

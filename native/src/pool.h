@@ -28,6 +28,9 @@ struct dovecote_pool {
     uint8_t *record;           /* [record_bytes] */
 };
 
+/* Payloads held in memory (held.h) take at most that much. */
+#define DC_HELD_MAX_BYTES ((uint64_t)64 << 20)
+
 static inline void dc_pool_lock(dovecote_pool *pool) {
     pthread_mutex_lock(&pool->mutex);
 }
@@ -40,5 +43,18 @@ static inline void dc_pool_unlock(dovecote_pool *pool) {
 static inline bool dc_pool_can_spare(const dovecote_pool *pool) {
     return pool->promised < dc_frames_available(&pool->frames);
 }
+
+/* Frees the old record if the disk may still have one (`stale`; P3), then payload, then record (P1).
+ * The frame is the caller's alone, or the mutex is held. `record` has record_bytes bytes to work in.
+ * Adds what it wrote to *written. Returns an errno value. */
+int dc_pool_write_block(const dovecote_pool *pool, uint32_t frame, const uint8_t *payload,
+                        uint8_t *record, bool stale, uint64_t *written);
+
+/* The payload of a sealed frame that nobody can change meanwhile. Returns an errno value. */
+int dc_pool_read_frame(const dovecote_pool *pool, uint32_t frame, uint8_t *payload);
+
+/* Locked. Whether one more payload may be held; writes the oldest one that no lease uses if need
+ * be. */
+bool dc_pool_make_room_to_hold(dovecote_pool *pool);
 
 #endif

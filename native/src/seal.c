@@ -5,12 +5,14 @@
  *   locked     take a frame (FILLING)
  *   unlocked   write free record if the disk has an old one (P3), payload, record (P1)
  *   locked     publish; or, if another lease was faster, give the frame back and pin the other's
+ *
+ * A short block is not written but held in memory (held.h), unless too much is held already.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "crc.h"
-#include "file.h"
 #include "lease.h"
 
 /* The frame that already holds the block. A short block is held by any sibling that starts with it:
@@ -61,25 +63,6 @@ static void encode_block(dovecote_lease *lease, uint32_t tokens, const dovecote_
     }
 }
 
-/* Frees the old record if the disk may still have one (P3), then payload, then record (P1). Returns
- * an errno value. */
-static int write_block(dovecote_lease *lease, uint32_t frame) {
-    const dovecote_pool *pool = lease->pool;
-    const dc_layout *layout = &pool->layout;
-    uint64_t record_offset = dc_record_offset(layout, frame);
-    int error = 0;
-    if (pool->frames.at[frame].dirty) {
-        dc_record_write_free(layout, &pool->frames, frame, lease->record);
-        error = dc_file_write(pool->fd, record_offset, lease->record, layout->record_bytes);
-    }
-    if (!error)
-        error = dc_file_write(pool->fd, dc_frame_offset(layout, frame), lease->payload,
-                              layout->frame_bytes);
-    if (error) return error;
-    dc_record_write(layout, &pool->frames, frame, lease->record);
-    return dc_file_write(pool->fd, record_offset, lease->record, layout->record_bytes);
-}
-
 static uint32_t take_frame(dovecote_lease *lease, const dc_block *block) {
     lease->promised--;
     lease->pool->promised--;
@@ -92,11 +75,10 @@ static void abandon_frame(dovecote_lease *lease, uint32_t frame) {
     lease->pool->promised++;
 }
 
-/* Under the mutex, after writing: publishes the frame, unless another lease was faster with the
- * same block or has found the parent damaged; share_block then has the answer. */
+/* Under the mutex: publishes the frame, unless another lease was faster with the same block or has
+ * found the parent damaged; share_block then has the answer. */
 static int finish_block(dovecote_lease *lease, const dc_block *block, uint32_t frame) {
     dovecote_pool *pool = lease->pool;
-    pool->stats.bytes_written += pool->layout.frame_bytes + pool->layout.record_bytes;
     if (parent_is_lost(pool, block) || find_holder(pool, block) != DC_NONE) {
         bool shared;
         abandon_frame(lease, frame);
@@ -115,9 +97,63 @@ static int fail_block(dovecote_lease *lease, uint32_t frame, int error) {
     return DOVECOTE_ERR_IO;
 }
 
+/* A payload that is stored already: padding is made zero again, sums are taken anew. */
+static void copy_block(dovecote_lease *lease, const uint8_t *payload) {
+    const dc_layout *layout = &lease->pool->layout;
+    for (uint32_t i = 0; i < layout->layer_count; i++) {
+        const dc_place *place = &layout->places[i];
+        uint8_t *bytes = lease->payload + place->offset;
+        memcpy(bytes, payload + place->offset, place->bytes);
+        memset(bytes + place->bytes, 0, place_end(layout, i) - place->offset - place->bytes);
+        lease->sums[i] = dc_crc32c(0, bytes, place->bytes);
+    }
+}
+
+/* Where a block's K and V come from: a row's planes, or a payload if that is not NULL. */
+typedef struct {
+    const dovecote_plane *planes;
+    const uint8_t *payload;
+} content;
+
+/* Takes a frame, writes the encoded block into it and publishes it. */
+static int write_block(dovecote_lease *lease, const dc_block *block) {
+    dovecote_pool *pool = lease->pool;
+    dc_pool_lock(pool);
+    uint32_t frame = take_frame(lease, block);
+    bool stale = pool->frames.at[frame].dirty;
+    dc_pool_unlock(pool);
+    uint64_t written = 0;
+    int error = dc_pool_write_block(pool, frame, lease->payload, lease->record, stale, &written);
+    dc_pool_lock(pool);
+    pool->stats.bytes_written += written;
+    int rc = error ? fail_block(lease, frame, error) : finish_block(lease, block, frame);
+    dc_pool_unlock(pool);
+    return rc;
+}
+
+/* Publishes the encoded block with its payload in memory. false: too much is held already, or there
+ * is no memory; nothing changed then. */
+static bool hold_block(dovecote_lease *lease, const dc_block *block, int *rc) {
+    dovecote_pool *pool = lease->pool;
+    dc_held *held = dc_held_new(lease->payload, pool->layout.frame_bytes);
+    if (!held) return false;
+    dc_pool_lock(pool);
+    bool fits = dc_pool_make_room_to_hold(pool);
+    if (fits) {
+        uint32_t frame = take_frame(lease, block), before = lease->blocks;
+        bool stale = pool->frames.at[frame].dirty;
+        *rc = finish_block(lease, block, frame);
+        bool published = lease->blocks > before && lease->chain[before] == frame;
+        if (published) dc_frames_hold(&pool->frames, frame, held, stale);
+        if (published) held = NULL;
+    }
+    dc_pool_unlock(pool);
+    free(held);
+    return fits;
+}
+
 /* Seals one block of ids[0, tokens) at the chain's end. After a failure the chain is as before. */
-static int seal_block(dovecote_lease *lease, const uint32_t *ids, uint32_t tokens,
-                      const dovecote_plane *planes) {
+static int seal_block(dovecote_lease *lease, const uint32_t *ids, uint32_t tokens, content from) {
     dovecote_pool *pool = lease->pool;
     uint8_t key[DC_KEY_BYTES];
     dc_block block = dc_lease_block(lease, ids, tokens, key);
@@ -127,25 +163,24 @@ static int seal_block(dovecote_lease *lease, const uint32_t *ids, uint32_t token
     int rc = share_block(lease, &block, &shared);
     dc_pool_unlock(pool);
     if (rc != DOVECOTE_OK || shared) return rc;
-    encode_block(lease, tokens, planes);
-    dc_pool_lock(pool);
-    uint32_t frame = take_frame(lease, &block);
-    dc_pool_unlock(pool);
-    int error = write_block(lease, frame);
-    dc_pool_lock(pool);
-    rc = error ? fail_block(lease, frame, error) : finish_block(lease, &block, frame);
-    dc_pool_unlock(pool);
-    return rc;
+    if (from.payload)
+        copy_block(lease, from.payload);
+    else
+        encode_block(lease, tokens, from.planes);
+    bool is_short = tokens < pool->layout.block_tokens;
+    if (is_short && hold_block(lease, &block, &rc)) return rc;
+    return write_block(lease, &block);
 }
 
 static int seal_blocks(dovecote_lease *lease, const uint32_t *tokens, uint64_t count,
                        const dovecote_plane *planes, int short_block) {
     uint32_t size = lease->pool->layout.block_tokens;
+    content from = {planes, NULL};
     int rc = DOVECOTE_OK;
     for (; rc == DOVECOTE_OK && count >= size; tokens += size, count -= size)
-        rc = seal_block(lease, tokens, size, planes);
+        rc = seal_block(lease, tokens, size, from);
     if (rc != DOVECOTE_OK || !short_block || count == 0) return rc;
-    rc = seal_block(lease, tokens, (uint32_t)count, planes);
+    rc = seal_block(lease, tokens, (uint32_t)count, from);
     if (rc == DOVECOTE_OK) lease->ended = true;
     return rc;
 }
@@ -163,5 +198,16 @@ int dovecote_lease_seal(dovecote_lease *lease, const uint32_t *tokens, uint64_t 
         rc = dc_lease_make_room(lease, lease->blocks + blocks);
     if (rc == DOVECOTE_OK) rc = seal_blocks(lease, tokens, count, planes, short_block);
     if (sealed) *sealed = lease->tokens;
+    return rc;
+}
+
+int dovecote_lease_write(dovecote_lease *lease, const uint32_t *ids, uint32_t tokens,
+                         const uint8_t *payload) {
+    if (!lease || !ids || !payload || lease->ended) return DOVECOTE_ERR_ARGUMENT;
+    uint32_t size = lease->pool->layout.block_tokens;
+    if (tokens == 0 || tokens > size) return DOVECOTE_ERR_ARGUMENT;
+    int rc = dc_lease_make_room(lease, (uint64_t)lease->blocks + 1);
+    if (rc == DOVECOTE_OK) rc = seal_block(lease, ids, tokens, (content){NULL, payload});
+    if (rc == DOVECOTE_OK && tokens < size) lease->ended = true;
     return rc;
 }

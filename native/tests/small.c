@@ -169,6 +169,27 @@ turn small_look(dovecote_pool *pool, const uint32_t *tokens, uint64_t count) {
     return t;
 }
 
+noted small_noted_turn(dovecote_pool *pool, const uint32_t *tokens, uint64_t count) {
+    noted n = {.tokens = count};
+    row r;
+    turn t = {0};
+    dovecote_lease *lease;
+    uint32_t frames = (uint32_t)((count + BLOCK - 1) / BLOCK);
+    require(dovecote_lease_open(pool, frames, &lease) == DOVECOTE_OK, "dovecote_lease_open");
+    require(restore(lease, NULL, tokens, count, &r, &t) == DOVECOTE_OK, "restore");
+    uint64_t whole = t.valid / BLOCK * BLOCK;
+    row_compute(&r, tokens, t.valid, count);
+    int rc = dovecote_lease_seal(lease, tokens + whole, count - whole, r.planes, 1, &t.sealed);
+    require(rc == DOVECOTE_OK && t.sealed == count, "dovecote_lease_seal");
+    n.blocks = dovecote_lease_keys(lease, n.keys[0], SMALL_NOTED);
+    dovecote_lease_close(lease);
+    return n;
+}
+
+dovecote_chain small_chain(const noted *n) {
+    return (dovecote_chain){n->keys[0], n->blocks, n->tokens};
+}
+
 /* ---- files ---- */
 
 static char directory[64], file_path[80];

@@ -52,6 +52,17 @@ turn small_turn_under(dovecote_pool *pool, const uint8_t *root, const uint32_t *
 /* Matches and decodes, seals nothing. */
 turn small_look(dovecote_pool *pool, const uint32_t *tokens, uint64_t count);
 
+/* A turn whose chain is noted at its end, as an agent's is. */
+enum { SMALL_NOTED = 8 };
+typedef struct {
+    uint8_t keys[SMALL_NOTED][16];
+    uint32_t blocks;
+    uint64_t tokens;
+} noted;
+
+noted small_noted_turn(dovecote_pool *pool, const uint32_t *tokens, uint64_t count);
+dovecote_chain small_chain(const noted *n);
+
 /* A path in a fresh directory; remove it with small_forget. */
 const char *small_path(void);
 void small_forget(void);

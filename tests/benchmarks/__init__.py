@@ -1,1 +1,1 @@
-"""The asv suite: `nox -s bench` runs it at this commit, `asv.conf.json` says how to build."""
+"""The asv suite: `nox -s bench` runs it at this commit, `nox -s bench_compare` over two."""

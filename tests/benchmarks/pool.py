@@ -1,98 +1,138 @@
-"""The pool through `dovecote_cache`: seal, match, restore, reserve."""
+"""Moving K and V through `dovecote_cache`: sealing and restoring a row."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+import itertools
+from pathlib import Path
+from typing import Any
 
-from .common import SHAPES, PoolOnDisk, RowOfSlab, copy_bandwidth, token_ids
+from .common import (
+    BLOCK_TOKENS,
+    LLAMA,
+    SMOL,
+    Row,
+    Shape,
+    memcpy_times,
+    open_pool,
+    restore,
+    row_of,
+    seal,
+    token_ids,
+    write_back_and_forget,
+)
 
-if TYPE_CHECKING:
-    from dovecote_cache import Lease
-
-MIB = 2**20
-
-
-class OneChain:
-    """A pool that holds one chain of `TOKENS` tokens, and a row of that length."""
-
-    SHAPE = SHAPES["SmolLM2-135M"]
-    TOKENS = 1888
-    codec: Any = "q8"
-
-    def setup(self, *parameters: Any) -> None:
-        if parameters:
-            self.codec = parameters[0]
-        self.row = RowOfSlab(self.SHAPE, self.TOKENS)
-        self.disk = PoolOnDisk(self.SHAPE, self.codec, 512 * MIB)
-        self.tokens = token_ids(self.TOKENS)
-        with self.disk.pool.lease(self.TOKENS) as lease:
-            self.seal(lease, self.tokens)
-
-    def teardown(self, *_parameters: Any) -> None:
-        self.disk.close()
-
-    def seal(self, lease: Lease, tokens: Any) -> None:
-        from dovecote_cache import RowPlanes
-
-        with RowPlanes(self.row.keys, self.row.values, 0) as planes:
-            lease.seal(tokens, planes)
-
-    def restore(self) -> int:
-        from dovecote_cache import RowPlanes
-
-        with self.disk.pool.lease(self.TOKENS) as lease:
-            lease.match(self.tokens)
-            with RowPlanes(self.row.keys, self.row.values, 0) as planes:
-                return lease.decode(planes, 0, self.TOKENS // 32)
+CODECS = ["exact", "f16", "q8", "k8v4", "q4"]
+TOKENS = 1890  # of a resumed conversation with SmolLM2; the last block is a short one
+FRAMES = -(-TOKENS // BLOCK_TOKENS)
 
 
-class Restore(OneChain):
-    """Match, verify and decode a chain from the page cache into a float32 row."""
-
-    params = (["exact", "q8", "k8v4", "q4"],)
-    param_names = ("codec",)
-
-    def time_restore(self, _codec: str) -> None:
-        assert self.restore() == self.TOKENS
-
-    def track_share_of_memcpy(self, _codec: str) -> float:
-        """Bandwidth of the float32 bytes against a plain copy of as many, in this run."""
-        import time
-
-        best = float("inf")
-        for _ in range(7):
-            started = time.perf_counter()
-            self.restore()
-            best = min(best, time.perf_counter() - started)
-        return self.row.nbytes / best / copy_bandwidth(self.row.nbytes)
-
-    track_share_of_memcpy.unit = "of memcpy"  # type: ignore[attr-defined]
+@functools.cache
+def pool_with_chain(shape: Shape, codec: str, tokens: int) -> tuple[Any, Row]:
+    """A pool that is full with one chain, and the row that it came from."""
+    row = row_of(shape, tokens)
+    pool = open_pool(f"{codec}.pool", shape, codec, -(-tokens // BLOCK_TOKENS))
+    seal(pool, row, token_ids(tokens))
+    return pool, row
 
 
-class Seal(OneChain):
-    """Encode and write a chain that the pool does not hold."""
+class Restore:
+    """SmolLM2: match, read, verify and decode a chain into a float32 row."""
 
-    params = (["exact", "q8", "k8v4", "q4"],)
-    param_names = ("codec",)
+    params = (CODECS, ["hot", "cold"])
+    param_names = ("codec", "page cache")
     number = 1
-    repeat = 7
+    repeat = (5, 20, 2.0)
 
-    def setup(self, *parameters: Any) -> None:
-        super().setup(*parameters)
-        self.seed = 1
+    def setup(self, codec: str, cache: str) -> None:
+        self.pool, self.row = pool_with_chain(SMOL, codec, TOKENS)
+        if cache == "cold":
+            write_back_and_forget(Path.cwd() / f"{codec}.pool")
+        else:
+            self.time_restore(codec, cache)
 
-    def time_seal(self, _codec: str) -> None:
-        self.seed += 1
-        with self.disk.pool.lease(self.TOKENS) as lease:
-            self.seal(lease, token_ids(self.TOKENS, self.seed))
+    def time_restore(self, _codec: str, _cache: str) -> None:
+        restore(self.pool, self.row, token_ids(TOKENS))
 
 
-class Match(OneChain):
-    """Find a prompt's longest cached prefix."""
+class RestoreCost:
+    """SmolLM2: a hot restore against a copy of its float32 bytes, in one run."""
 
-    def time_hit(self) -> None:
-        with self.disk.pool.lease(self.TOKENS) as lease:
-            assert lease.match(self.tokens) == self.TOKENS
+    params = CODECS
+    param_names = ("codec",)
+    unit = "times memcpy"
 
-    def time_reserve_and_release_32_frames(self) -> None:
-        self.disk.pool.lease(32 * 32).release()
+    def setup(self, codec: str) -> None:
+        self.pool, self.row = pool_with_chain(SMOL, codec, TOKENS)
+
+    def track_memcpy_times(self, _codec: str) -> float:
+        def work() -> None:
+            restore(self.pool, self.row, token_ids(TOKENS))
+
+        return memcpy_times(work, SMOL.dense_bytes(TOKENS))
+
+
+class RestoreLlama:
+    """Llama-3.1-8B, q4: 8,192 tokens, hot. 2 GiB of float32, so it needs 6 GiB of memory."""
+
+    TOKENS = 8192
+    number = 1
+    repeat = (3, 7, 5.0)
+    timeout = 300
+
+    def setup(self) -> None:
+        self.pool, self.row = pool_with_chain(LLAMA, "q4", self.TOKENS)
+
+    def time_restore(self) -> None:
+        restore(self.pool, self.row, token_ids(self.TOKENS))
+
+
+SEEDS = itertools.count(1)
+
+
+class Seal:
+    """SmolLM2: encode and write a chain into a pool that has no frame for it to share.
+
+    `used`: into the frames of evicted chains, as a full pool does. `new`: into frames never written
+    before, for which the operating system has to find its pages first.
+    """
+
+    params = (CODECS, ["used", "new"])
+    param_names = ("codec", "frames")
+    number = 1
+    repeat = (5, 20, 2.0)
+
+    def setup(self, codec: str, frames: str) -> None:
+        self.tokens = token_ids(TOKENS, next(SEEDS))
+        if frames == "used":
+            self.pool, self.row = pool_with_chain(SMOL, codec, TOKENS)
+            seal(self.pool, self.row, token_ids(TOKENS, next(SEEDS)))
+        else:
+            self.row = row_of(SMOL, TOKENS)
+            self.pool = open_pool("new.pool", SMOL, codec, FRAMES)
+
+    def teardown(self, _codec: str, frames: str) -> None:
+        if frames == "new":
+            self.pool.close()
+            (Path.cwd() / "new.pool").unlink()
+
+    def time_seal(self, _codec: str, _frames: str) -> None:
+        seal(self.pool, self.row, self.tokens)
+
+
+class SealCost:
+    """SmolLM2: sealing into used frames against a copy of the float32 bytes, in one run."""
+
+    params = CODECS
+    param_names = ("codec",)
+    unit = "times memcpy"
+
+    def setup(self, codec: str) -> None:
+        self.pool, self.row = pool_with_chain(SMOL, codec, TOKENS)
+        self.chains = [token_ids(TOKENS, next(SEEDS)) for _ in range(16)]
+
+    def track_memcpy_times(self, _codec: str) -> float:
+        def work() -> None:
+            seal(self.pool, self.row, self.chains.pop())
+
+        return memcpy_times(work, SMOL.dense_bytes(TOKENS))

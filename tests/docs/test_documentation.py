@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from tiny_engine import build
 
 from dovecote.cli import app
 from dovecote_http import EngineBridge, HttpSettings, make_app
+from dovecote_http.metrics import HttpMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -66,6 +68,16 @@ def test_the_documented_endpoints_exist() -> None:
     known |= {route.replace("/v1", "", 1) for route in known}
     for endpoint in re.findall(r"`((?:GET|POST|DELETE) /\S*)`", API):
         assert endpoint in known
+
+
+def test_every_metric_is_documented_and_no_other() -> None:
+    """What a running engine renders is what docs/api.md lists."""
+    engine = build()
+    text = HttpMetrics().render(engine.status).decode()
+    engine.close()
+    rendered = set(re.findall(r"^# HELP (\w+) ", text, re.MULTILINE))
+    documented = set(re.findall(r"^\| `(dovecote_\w+)` \|", API, re.MULTILINE))
+    assert documented == {name for name in rendered if not name.endswith("_created")}
 
 
 def test_the_readme_s_commands_are_nox_sessions() -> None:

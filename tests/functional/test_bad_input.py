@@ -71,7 +71,14 @@ def test_malformed_json_is_400(server: str, body: bytes) -> None:
         ({"top_p": 0}, "top_p"),
         ({"seed": 0.5}, "seed"),
         ({"stream": "yes"}, "stream"),
-        ({"n": 2}, "n"),
+        ({"n": 0}, "n"),
+        ({"n": 9}, "n"),
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logit_bias": {"1": 200}}, "logit_bias"),
+        ({"logit_bias": {"100000": 1}}, "logit_bias"),
+        ({"top_k": 49152}, "top_k"),
+        ({"presence_penalty": 3}, "presence_penalty"),
     ),
 )
 def test_a_wrong_field_is_400_and_named(server: str, change: dict[str, Any], param: str) -> None:

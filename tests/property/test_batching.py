@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from dovecote_engine.errors import Overloaded
 
 if TYPE_CHECKING:
     from dovecote_engine.engine import Engine
-    from dovecote_engine.request import Request
+    from dovecote_engine.request import Priority, Request
 
 # Prompts are prefixes of a few texts, so that they share blocks and diverge inside them.
 TEXTS = [tuple((start + step * n) % 100 for n in range(120)) for start, step in ((3, 7), (3, 11))]
@@ -23,26 +24,102 @@ _prompts = st.builds(
     st.integers(1, 110),
     st.lists(st.integers(0, 99), max_size=3).map(tuple),
 )
-_submissions = st.tuples(
-    st.just("submit"), _prompts, st.integers(1, 20), st.sampled_from([None, "a", "b"])
+
+
+@dataclass(frozen=True)
+class Submit:
+    """A new request."""
+
+    prompt: tuple[int, ...]
+    max_tokens: int
+    agent: str | None
+    priority: Priority
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """The end of one of the requests, whatever it does."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """The engine goes on."""
+
+    count: int
+
+
+@dataclass
+class Story:
+    """An engine, who was let in, and what was answered."""
+
+    engine: Engine
+    requests: list[Request] = field(default_factory=list)
+    answers: Answers = field(default_factory=Answers)
+
+    def tell(self, action: Submit | Cancel | Step) -> None:
+        """Does what the action says. A refusal leaves everything as it was."""
+        match action:
+            case Submit():
+                self._submit(action)
+            case Cancel(number):
+                self.engine.cancel(f"r{number}")
+            case Step(count):
+                for _ in range(count):
+                    self.answers.step(self.engine)
+                    self.engine._pool.check()
+                    self._check_rows()
+
+    def finish(self) -> None:
+        """Steps until nothing is left to do."""
+        while self.engine.wait(0):
+            self.answers.step(self.engine)
+        assert_idle(self.engine)
+
+    def _submit(self, action: Submit) -> None:
+        request = greedy(
+            f"r{len(self.requests)}",
+            action.prompt,
+            action.max_tokens,
+            action.agent,
+            action.priority,
+        )
+        before = self.engine.status.pool
+        try:
+            self.engine.submit(request)
+        except Overloaded as error:
+            assert 1 <= error.retry_after_s <= 60
+            assert self.engine.status.pool == before
+        else:
+            self.requests.append(request)
+
+    def _check_rows(self) -> None:
+        """Each agent has at most one row, and one in order: none overtakes its elder."""
+        rows = [row.request for row in self.engine._scheduler.rows]
+        agents = [request.agent for request in rows if request.agent is not None]
+        assert len(agents) == len(set(agents))
+        for running in rows:
+            if running.agent is not None:
+                elders = self.requests[: self.requests.index(running)]
+                assert all(
+                    self.answers[elder.id].is_over
+                    for elder in elders
+                    if elder.agent == running.agent
+                )
+
+
+_actions = st.one_of(
+    st.builds(
+        Submit,
+        _prompts,
+        st.integers(1, 20),
+        st.sampled_from([None, None, "a", "b", "c"]),
+        st.sampled_from(["interactive", "interactive", "background"]),
+    ),
+    st.builds(Cancel, st.integers(0, 30)),
+    st.builds(Step, st.integers(1, 6)),
 )
-_cancels = st.tuples(st.just("cancel"), st.integers(0, 30))
-_steps = st.tuples(st.just("step"), st.integers(1, 6))
-
-
-def _apply(engine: Engine, action: tuple[object, ...], requests: list[Request]) -> None:
-    match action:
-        case ("submit", tuple(prompt), int(max_tokens), agent):
-            request = greedy(
-                f"r{len(requests)}",
-                prompt,
-                max_tokens,
-                agent,  # type: ignore[arg-type]
-            )
-            engine.submit(request)
-            requests.append(request)
-        case ("cancel", int(number)):
-            engine.cancel(f"r{number}")
 
 
 def _check(request: Request, answers: Answers) -> None:
@@ -56,37 +133,36 @@ def _check(request: Request, answers: Answers) -> None:
         assert answer.tokens == wanted
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.one_of(_submissions, _steps, _cancels), max_size=30),
+    st.lists(_actions, max_size=30),
     st.integers(1, 4),
     st.integers(1, 40),
     st.sampled_from([1 << 18, 8 << 20]),
+    st.sampled_from([60, 1 << 16]),
 )
 def test_joins_leaves_and_cancels_change_nobodys_tokens(
-    actions: list[tuple[object, ...]], max_rows: int, chunk_tokens: int, pool_bytes: int
+    actions: list[Submit | Cancel | Step],
+    max_rows: int,
+    chunk_tokens: int,
+    pool_bytes: int,
+    waiting_tokens: int,
 ) -> None:
-    """Every answer is a prefix of the one that mlx-lm gives alone, and all of it if not cancelled.
+    """Whoever is let in ends exactly once, with the tokens that mlx-lm gives it alone, or the
+    first of them if it is cancelled; then rows, leases and promises are back.
 
     A pool of few frames evicts and refuses on the way; that changes nothing either.
     """
     engine = build(
-        pool=open_pool(size_bytes=pool_bytes), max_rows=max_rows, max_chunk_tokens=chunk_tokens
+        pool=open_pool(size_bytes=pool_bytes),
+        max_rows=max_rows,
+        max_chunk_tokens=chunk_tokens,
+        max_waiting_tokens=waiting_tokens,
     )
-    requests: list[Request] = []
-    answers = Answers()
+    story = Story(engine)
     for action in actions:
-        try:
-            _apply(engine, action, requests)
-        except Overloaded:
-            continue
-        if action[0] == "step":
-            for _ in range(int(str(action[1]))):
-                answers.step(engine)
-                engine._pool.check()
-    while engine.wait(0):
-        answers.step(engine)
-    assert_idle(engine)
-    for request in requests:
-        _check(request, answers)
+        story.tell(action)
+    story.finish()
+    for request in story.requests:
+        _check(request, story.answers)
     engine.close()

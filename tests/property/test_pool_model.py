@@ -8,7 +8,7 @@ that were sealed after the pool last had to give something up.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -157,10 +157,13 @@ class PoolAgainstModel(RuleBasedStateMachine):
 
     @rule()
     def sync(self) -> None:
-        """Writing to disk changes nothing that can be seen."""
+        """Writing to disk changes nothing but where short blocks are: in memory if leased."""
         before = self.pool.stats()
         self.pool.sync()
-        assert self.pool.stats() == before
+        after = self.pool.stats()
+        assert after.held_bytes <= min(before.held_bytes, after.leased * after.frame_bytes)
+        moved = {"held_bytes": after.held_bytes, "bytes_written": after.bytes_written}
+        assert after == replace(before, **moved)
 
     # ---- invariants
 

@@ -14,7 +14,18 @@ from mlx_lm.models.cache import make_prompt_cache
 from dovecote_cache import Geometry, LayerShape, Pool
 from dovecote_engine.engine import Engine
 from dovecote_engine.options import EngineOptions
-from dovecote_engine.request import Failed, Finished, Request, Sampling, Started, TokenEvent
+from dovecote_engine.request import (
+    ChoiceFinished,
+    Event,
+    Failed,
+    Finished,
+    Priority,
+    Request,
+    Sampling,
+    Started,
+    TokenEvent,
+    TokenLogprobs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -96,6 +107,7 @@ class TinyTokenizer:
     """Token ids to text, as little of it as the engine needs."""
 
     eos_ids: frozenset[int] = frozenset()
+    token_characters = 3
 
     def render(
         self,
@@ -112,6 +124,9 @@ class TinyTokenizer:
 
     def text_stream(self) -> TinyStream:
         return TinyStream()
+
+    def token_bytes(self, token: int) -> bytes:
+        return f"<{token}>".encode()
 
 
 @dataclass(frozen=True)
@@ -145,9 +160,15 @@ def build(
     return Engine(loaded or TinyLoaded(), pool or open_pool(), book, chosen)
 
 
-def greedy(name: str, prompt: Iterable[int], max_tokens: int, agent: str | None = None) -> Request:
+def greedy(
+    name: str,
+    prompt: Iterable[int],
+    max_tokens: int,
+    agent: str | None = None,
+    priority: Priority = "interactive",
+) -> Request:
     """A request whose answer `reference` knows."""
-    return Request(name, tuple(prompt), max_tokens, GREEDY, agent)
+    return Request(name, tuple(prompt), max_tokens, GREEDY, agent, priority=priority)
 
 
 @dataclass
@@ -158,15 +179,24 @@ class Answer:
     text: str = ""
     started: Started | None = None
     finished: Finished | None = None
+    choice_finished: ChoiceFinished | None = None
+    logprobs: tuple[TokenLogprobs, ...] = ()
     failed: Failed | None = None
 
     @property
     def is_over(self) -> bool:
-        return self.finished is not None or self.failed is not None
+        return any((self.finished, self.choice_finished, self.failed))
+
+    @property
+    def reason(self) -> str:
+        """Why it ended."""
+        ending = self.finished or self.choice_finished
+        assert ending is not None
+        return ending.reason
 
 
 class Answers(dict[str, Answer]):
-    """The answers by request id, filled from an engine's steps."""
+    """The answers by request id, those of further choices by `id/choice`; filled from steps."""
 
     def __missing__(self, key: str) -> Answer:
         self[key] = Answer()
@@ -175,7 +205,7 @@ class Answers(dict[str, Answer]):
     def step(self, engine: Engine) -> None:
         """One step of the engine; every event belongs to a request that goes on."""
         for event in engine.step():
-            answer = self[event.request_id]
+            answer = self[_answer_name(event)]
             assert not answer.is_over
             match event:
                 case Started():
@@ -183,11 +213,21 @@ class Answers(dict[str, Answer]):
                 case TokenEvent():
                     answer.tokens.append(event.token)
                     answer.text += event.text
-                case Finished():
-                    answer.finished = event
+                    answer.logprobs += event.logprobs
+                case ChoiceFinished() | Finished():
+                    if isinstance(event, Finished):
+                        answer.finished = event
+                    else:
+                        answer.choice_finished = event
                     answer.text += event.text
+                    answer.logprobs += event.logprobs
                 case Failed():
                     answer.failed = event
+
+
+def _answer_name(event: Event) -> str:
+    choice = getattr(event, "choice", 0)
+    return f"{event.request_id}/{choice}" if choice else event.request_id
 
 
 def drive(engine: Engine, *requests: Request) -> Answers:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dovecote_cache import AgentBook, CacheDirectory
+from dovecote_cache import AgentBook, CacheDirectory, Chain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,7 +94,7 @@ def test_the_book_in_it_is_for_its_owner_only(tmp_path: Path) -> None:
     """The agents' file has mode 0600, its logs too."""
     directory = CacheDirectory(tmp_path)
     with AgentBook.open(directory.agents_path) as book:
-        book.record("a", "m", bytes(16), 1, 0.0)
+        book.record("a", "m", Chain(bytes(16), 1), 0.0)
         files = [path for path in tmp_path.iterdir() if path.is_file()]
         assert len(files) == 3
         assert {mode(path) for path in files} == {0o600}

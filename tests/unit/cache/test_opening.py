@@ -86,6 +86,21 @@ def test_a_smaller_pool_keeps_what_was_used_last(pool_path: Path) -> None:
         pool.check()
 
 
+@pytest.mark.parametrize("frames", (5, 20))
+def test_a_resized_pool_keeps_its_keys(pool_path: Path, frames: int) -> None:
+    """What somebody noted of a chain names the same chain afterwards, under every salt."""
+    tokens, tips = count_up(18), []
+    for size in (8, frames):
+        with open_pool(pool_path, frames=size) as pool:
+            for salt in (b"", b"tenant"):
+                keep(pool, tokens[:6], salt)
+                with pool.lease(0) as lease:
+                    assert lease.match(tokens[:4], salt) == 4
+                    tips.append(lease.tip)
+    assert tips[:2] == tips[2:]
+    assert tips[0] != tips[1]
+
+
 def test_a_resized_pool_is_open_under_its_own_name(pool_path: Path) -> None:
     """The resized file is locked and survives another opening."""
     open_pool(pool_path, frames=4).close()

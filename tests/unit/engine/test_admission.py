@@ -4,7 +4,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from tiny_engine import BLOCK, CONTEXT, VOCABULARY, greedy, open_pool
+from tiny_engine import BLOCK, CONTEXT, VOCABULARY, build, drive, greedy, open_pool
 
 from dovecote_engine.admission import Admission, Limits
 from dovecote_engine.errors import BadRequest, ContextExceeded, Draining, Overloaded
@@ -47,17 +47,18 @@ def admission(pool: Pool, clock: Clock) -> Iterator[Admission]:
         sequence.lease.release()
 
 
-def _anything(sequence: Sequence) -> bool:
-    return True
-
-
 def _take(admission: Admission) -> str | None:
-    sequence = admission.take_next(set(), _anything)
-    if sequence is None:
+    heads = admission.heads([])
+    if not heads:
         return None
+    admission.take(heads[0])
+    _end(admission, heads[0])
+    return heads[0].id
+
+
+def _end(admission: Admission, sequence: Sequence) -> None:
     sequence.lease.release()
     admission.finished(sequence)
-    return sequence.id
 
 
 @pytest.mark.parametrize(
@@ -114,17 +115,35 @@ def test_the_queue_is_bounded(admission: Admission, pool: Pool) -> None:
     assert pool.stats().promised == promised
 
 
-def test_a_full_pool_refuses(clock: Clock) -> None:
-    """A request whose frames cannot be promised is refused, and may come back later."""
+def test_a_pool_in_active_use_refuses(clock: Clock) -> None:
+    """Beyond 95 % of the frames a request is refused, until another one has ended."""
     with open_pool(size_bytes=1 << 20) as pool:
         admission = Admission(pool, EngineOptions(), Limits(VOCABULARY, 1 << 20), clock)
-        tokens = pool.frames * BLOCK
-        admission.submit(greedy("a", [1], tokens - BLOCK))
+        limit = int(pool.frames * 0.95)
+        admission.submit(greedy("a", [1], (limit - 2) * BLOCK))
         with pytest.raises(Overloaded):
             admission.submit(greedy("b", [1], 2 * BLOCK))
+        assert pool.stats().promised == limit - 1
+        admission.submit(greedy("c", [1], BLOCK - 1))
         assert _take(admission) == "a"
         admission.submit(greedy("b", [1], 2 * BLOCK))
-        assert _take(admission) == "b"
+        assert [_take(admission), _take(admission)] == ["c", "b"]
+
+
+def test_idle_blocks_make_room_before_anybody_is_refused() -> None:
+    """A pool full of what idle agents left takes a request as an empty one does."""
+    pool = open_pool(size_bytes=1 << 18)
+    engine = build(pool=pool)
+    for number in range(2 * pool.frames * BLOCK // 200):
+        prompt = tuple((number + 7 * n) % VOCABULARY for n in range(200))
+        drive(engine, greedy(f"idle {number}", prompt, 2, agent=f"agent {number}"))
+    stats = pool.stats()
+    assert stats.cached >= 0.9 * stats.frames
+    tokens = int(0.9 * stats.frames) * BLOCK
+    engine.submit(greedy("new", [1], min(tokens, CONTEXT) - 1))
+    engine.cancel("new")
+    drive(engine)
+    engine.close()
 
 
 def test_a_request_larger_than_the_pool_is_let_in(clock: Clock) -> None:
@@ -136,17 +155,84 @@ def test_a_request_larger_than_the_pool_is_let_in(clock: Clock) -> None:
         assert _take(admission) == "a"
 
 
-def test_retry_after_follows_the_completions(admission: Admission, clock: Clock) -> None:
-    """With a completion every 4 seconds and three waiting, the fourth is due in 16."""
+def test_a_queue_is_bounded_in_tokens_too(pool: Pool, clock: Clock) -> None:
+    """Prompts that wait come to so many tokens, unless it is one alone."""
+    options = EngineOptions(max_waiting_tokens=50)
+    admission = Admission(pool, options, Limits(VOCABULARY, CONTEXT), clock)
+    admission.submit(greedy("long", [1] * 60, 1))
+    with pytest.raises(Overloaded, match="tokens"):
+        admission.submit(greedy("short", [1], 1))
+    assert _take(admission) == "long"
+    admission.submit(greedy("a", [1] * 30, 1))
+    admission.submit(greedy("b", [1] * 20, 1))
+    assert admission.waiting_tokens == 50
+    with pytest.raises(Overloaded):
+        admission.submit(greedy("c", [1], 1))
+    assert [_take(admission), _take(admission)] == ["a", "b"]
+    assert admission.waiting_tokens == 0
+
+
+def test_retry_after_follows_the_departures(admission: Admission, clock: Clock) -> None:
+    """With a departure every 4 seconds and three waiting, the fourth is due in 16."""
     for name in "wxyz":
         admission.submit(greedy(name, [1], 5))
-        _take(admission)
         clock.now += 4
+        _take(admission)
+        clock.now += 1000  # idle: says nothing
     for name in "abc":
         admission.submit(greedy(name, [1], 5))
     with pytest.raises(Overloaded) as raised:
         admission.submit(greedy("d", [1], 5))
     assert raised.value.retry_after_s == pytest.approx(16)
+
+
+@pytest.mark.parametrize(("gap_s", "wait_s"), ((0.001, 1), (1000, 60)))
+def test_retry_after_is_one_second_to_a_minute(
+    admission: Admission, clock: Clock, gap_s: float, wait_s: float
+) -> None:
+    """However fast or slow requests leave."""
+    admission.submit(greedy("a", [1], 5))
+    clock.now += gap_s
+    _take(admission)
+    assert admission.retry_after_s == wait_s
+
+
+def test_the_screen_refuses_before_there_are_tokens(admission: Admission) -> None:
+    """A full queue and a closed door are known before a prompt is rendered."""
+    admission.screen(10**9)
+    for name in "abc":
+        admission.submit(greedy(name, [1], 5))
+    with pytest.raises(Overloaded):
+        admission.screen(1)
+    admission.drain()
+    with pytest.raises(Draining):
+        admission.screen(1)
+
+
+def test_the_screen_knows_what_no_context_can_hold(pool: Pool, clock: Clock) -> None:
+    """With tokens of at most 3 characters, 3 * CONTEXT of them leave no token for an answer."""
+    limits = Limits(VOCABULARY, CONTEXT, token_characters=3)
+    admission = Admission(pool, EngineOptions(), limits, clock)
+    admission.screen(3 * CONTEXT - 3)
+    with pytest.raises(ContextExceeded) as raised:
+        admission.screen(3 * CONTEXT - 2)
+    assert raised.value.asked_tokens == CONTEXT
+
+
+def test_who_waits_too_long_is_taken_out(pool: Pool, clock: Clock) -> None:
+    """The rest of the queue stays, and the tokens are counted down."""
+    options = EngineOptions(queue_seconds=10)
+    admission = Admission(pool, options, Limits(VOCABULARY, CONTEXT), clock)
+    admission.submit(greedy("a", [1] * 7, 5))
+    clock.now += 9
+    admission.submit(greedy("b", [1] * 5, 5))
+    assert admission.take_expired() == ()
+    clock.now += 1
+    (expired,) = admission.take_expired()
+    assert expired.id == "a"
+    _end(admission, expired)
+    assert (admission.waiting, admission.waiting_tokens) == (1, 5)
+    assert _take(admission) == "b"
 
 
 def test_an_id_is_live_until_it_finishes(admission: Admission) -> None:
@@ -169,31 +255,26 @@ def test_a_draining_door_is_closed(admission: Admission) -> None:
 
 
 def test_an_agent_that_is_busy_is_passed_over(admission: Admission) -> None:
-    """The next agent's request goes first, and order within an agent is kept."""
+    """Of each agent without a row its first request is at the head, of no agent all are."""
     admission.submit(greedy("a1", [1], 5, agent="a"))
+    admission.submit(greedy("a2", [1], 5, agent="a"))
     admission.submit(greedy("b1", [1], 5, agent="b"))
-    taken = admission.take_next({"a"}, _anything)
-    assert taken is not None
-    assert taken.id == "b1"
-    taken.lease.release()
-    assert admission.take_next({"a", "b"}, _anything) is None
-    assert _take(admission) == "a1"
-
-
-def test_what_does_not_fit_holds_up_the_rest(admission: Admission) -> None:
-    """A long request is not starved by shorter ones behind it."""
-    admission.submit(greedy("long", [1], 100))
-    admission.submit(greedy("short", [1], 5))
-    assert admission.take_next(set(), lambda each: each.extent.planned_tokens < 50) is None
-    assert admission.waiting == 2
+    first, other = admission.heads([])
+    assert [first.id, other.id] == ["a1", "b1"]
+    admission.take(first)
+    assert [each.id for each in admission.heads([first])] == ["b1"]
+    _end(admission, first)
+    admission.take(other)
+    assert [each.id for each in admission.heads([other])] == ["a2"]
+    _end(admission, other)
 
 
 def test_a_cancelled_request_leaves_the_queue(admission: Admission) -> None:
     """It comes back marked; a cancel of an unknown request is ignored."""
     admission.submit(greedy("a", [1], 5))
     admission.submit(greedy("b", [1], 5))
-    admission.cancel("a")
-    admission.cancel("nobody")
+    assert admission.cancel("a") == "waiting"
+    assert admission.cancel("nobody") is None
     (taken,) = admission.take_cancelled([])
     assert (taken.id, taken.is_cancelled) == ("a", True)
     taken.lease.release()

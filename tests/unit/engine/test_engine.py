@@ -191,7 +191,7 @@ def test_the_book_points_at_the_longest_chain(tmp_path: Path) -> None:
     """A named agent's chain covers all that was computed for it."""
     engine = build(book=AgentBook.open(tmp_path / "agents.db"))
     drive(engine, greedy("1", _prompt(20), 10, agent="anna"), greedy("2", _prompt(4), 2))
-    (agent,) = engine.agents()
+    (agent,) = engine.agents.list()
     assert (agent.name, agent.model, agent.tokens) == ("anna", "tiny", 29)
     engine.close()
 

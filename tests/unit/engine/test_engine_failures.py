@@ -104,7 +104,7 @@ def test_a_long_poisoned_prompt_is_found_before_it_is_sealed() -> None:
 def test_a_prefill_that_raises_fails_alone() -> None:
     """The rows that decode go on."""
     model = Breaking()
-    engine = build(TinyLoaded(model=model))
+    engine = build(TinyLoaded(model=model), gap_ratio=1e6)
     answers = Answers()
     engine.submit(greedy("good", range(10), 20))
     while not answers["good"].tokens:
@@ -194,3 +194,4 @@ def test_a_book_that_cannot_be_written_costs_only_the_entry(
     answer = drive(engine, greedy("1", range(20), 5, agent="anna"))["1"]
     assert answer.tokens == reference(tuple(range(20)), 5)
     assert engine.status.counters.book_errors == 1
+    engine.close()

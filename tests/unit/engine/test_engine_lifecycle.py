@@ -56,7 +56,7 @@ def test_a_full_pool_refuses_and_recovers() -> None:
     pool = open_pool(size_bytes=1 << 20)
     engine = build(pool=pool)
     size = min(CONTEXT, pool.frames * BLOCK // 2 + BLOCK)
-    lets_in = pool.frames * BLOCK // size
+    lets_in = int(pool.frames * 0.95) // (size // BLOCK)
     for name in range(lets_in):
         engine.submit(greedy(str(name), (1,), size - 1))
     with pytest.raises(Overloaded):
@@ -120,6 +120,59 @@ def test_a_cancelled_request_leaves_what_it_computed() -> None:
     assert again.tokens == reference(prompt, 5)
 
 
+@pytest.mark.parametrize("phase", ("waiting", "prefilling", "decoding"))
+def test_what_is_cancelled_leaves_the_pool_as_it_was_and_richer(phase: str) -> None:
+    """Leases, promises and rows are back where they were, and a retry finds at least as much."""
+    engine = build(max_rows=1, max_chunk_tokens=16)
+    prompt = _prompt(30 * BLOCK, 1)
+    before = engine.status
+    answers = Answers()
+    engine.submit(greedy("r", prompt, 50))
+    steps = {"waiting": 0, "prefilling": 3, "decoding": 20}[phase]
+    for _ in range(steps):
+        answers.step(engine)
+    assert engine.cancel("r") == phase
+    while engine.wait(0):
+        answers.step(engine)
+    assert engine.cancel("r") is None
+    after = engine.status
+    leftover = (after.running, after.waiting, after.waiting_tokens)
+    assert leftover == (before.running, before.waiting, before.waiting_tokens)
+    for name in ("leases", "leased", "promised"):
+        assert getattr(after.pool, name) == getattr(before.pool, name)
+    assert after.pool.cached + after.pool.free == after.pool.frames
+    assert after.pool.tokens >= before.pool.tokens
+    retry = drive(engine, greedy("retry", prompt, 5))["retry"]
+    kept = {"waiting": 0, "prefilling": 48, "decoding": len(prompt) - 1}[phase]
+    assert cached_tokens(retry) == kept
+    assert retry.tokens == reference(prompt, 5)
+
+
+def test_who_waits_too_long_is_told_when_to_come_back() -> None:
+    """It fails alone, holds nothing any more, and is counted."""
+    engine = build(max_rows=1, queue_seconds=10)
+    now = [0.0]
+    engine._admission._clock = lambda: now[0]
+    engine.submit(greedy("running", _prompt(5), 30))
+    answers = Answers()
+    answers.step(engine)
+    engine.submit(greedy("late", _prompt(5), 4))
+    now[0] = 9.9
+    answers.step(engine)
+    assert not answers["late"].is_over
+    now[0] = 10.0
+    answers.step(engine)
+    failed = answers["late"].failed
+    assert failed is not None
+    assert failed.retry_after_s is not None
+    assert 1 <= failed.retry_after_s <= 60
+    while engine.wait(0):
+        answers.step(engine)
+    assert answers["running"].tokens == reference(_prompt(5), 30)
+    assert engine.status.counters.expired == 1
+    assert_idle(engine)
+
+
 def test_a_draining_engine_finishes_what_it_has() -> None:
     """New requests are refused, running and waiting ones answered."""
     engine = build(max_rows=1)
@@ -159,7 +212,7 @@ def test_the_times_to_the_first_token_add_up() -> None:
     answer: Answer = drive(engine, greedy("r", _prompt(20), 2))["r"]
     assert answer.started is not None
     timing = answer.started.timing
-    assert (timing.queue_s, timing.restore_s, timing.prefill_s) == (1, 0, 1)
+    assert (timing.queue_s, timing.restore_s, timing.prefill_s) == (2, 0, 1)
 
 
 def test_an_idle_engine_checks_its_pool_once(monkeypatch: pytest.MonkeyPatch) -> None:

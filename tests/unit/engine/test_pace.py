@@ -46,6 +46,9 @@ def test_a_pace_never_stops() -> None:
     (
         "max_rows",
         "max_waiting",
+        "max_waiting_tokens",
+        "queue_seconds",
+        "pool_limit",
         "slab_bytes",
         "default_max_tokens",
         "max_chunk_tokens",

@@ -7,6 +7,7 @@ from tiny_engine import BLOCK, CONTEXT, GEOMETRY, VOCABULARY, greedy, open_pool
 
 from dovecote_engine.admission import Admission, Limits
 from dovecote_engine.options import EngineOptions
+from dovecote_engine.plan import Outcome, Plan, PrefillChunk, Prefilled, Restored, RestoreSlice
 from dovecote_engine.scheduler import RowChange, Scheduler
 from dovecote_engine.sequence import NO_ROW
 from dovecote_engine.slab import CAPACITY_STEP_TOKENS, Slab
@@ -46,9 +47,26 @@ def _submit(scheduler: Scheduler, *names: str, prompt: int = 5, agent: str | Non
         scheduler._admission.submit(greedy(name, [1] * prompt, 4, agent))
 
 
+def _plan(scheduler: Scheduler) -> Plan:
+    """A plan once the slab has room for everything."""
+    while (plan := scheduler.plan()).growth is not None:
+        scheduler._slab.reserve(plan.growth.rows, plan.growth.tokens)
+    scheduler._slab.reserve(plan.rows, plan.capacity)
+    return plan
+
+
+def _took(scheduler: Scheduler, chunk: PrefillChunk | RestoreSlice, seconds: float) -> None:
+    """A step with that chunk has come back, which took so long, and a second for decoding."""
+    if isinstance(chunk, PrefillChunk):
+        outcome, plan = Outcome(prefilled=Prefilled((), seconds)), Plan(prefill=chunk)
+    else:
+        outcome, plan = Outcome(restored=Restored(0, seconds)), Plan(restore=chunk)
+    scheduler.note(outcome, plan, seconds)
+
+
 def _prefill_all(scheduler: Scheduler) -> None:
     """Plans until every row decodes, as if each chunk had run."""
-    while (chunk := scheduler.plan().prefill) is not None:
+    while (chunk := _plan(scheduler).prefill) is not None:
         chunk.sequence.length = chunk.end
         if chunk.is_last:
             scheduler.promote(chunk.sequence)
@@ -90,13 +108,28 @@ def test_nobody_starts_who_might_outgrow_the_slab(make: Callable[..., Scheduler]
     assert _names(scheduler) == ["a", "b"]
 
 
+def test_what_does_not_fit_holds_up_the_rest(make: Callable[..., Scheduler]) -> None:
+    """A long request is not starved by shorter ones behind it."""
+    scheduler = make(slab_tokens=3 * CAPACITY_STEP_TOKENS, max_rows=8)
+    _submit(scheduler, "a")
+    scheduler.plan()
+    _submit(scheduler, "long", prompt=2 * CAPACITY_STEP_TOKENS - 10)
+    _submit(scheduler, "short")
+    scheduler.plan()
+    assert _names(scheduler) == ["a"]
+    for sequence in scheduler.clear():
+        sequence.lease.release()
+    scheduler.plan()
+    assert _names(scheduler) == ["long"]
+
+
 def test_the_last_row_of_each_range_fills_a_hole(make: Callable[..., Scheduler]) -> None:
     """Decoding rows stay in front, and memory moves by what the moved rows hold."""
     scheduler = make(max_rows=8)
     _submit(scheduler, "a", "b", "c")
     _prefill_all(scheduler)
     _submit(scheduler, "p", "q")
-    scheduler.plan()
+    _plan(scheduler)
     _find(scheduler, "q").length = 2
     leaving = _find(scheduler, "a")
     assert scheduler.retire(leaving) == [RowChange("move", 2, 0, 5), RowChange("move", 4, 2, 2)]
@@ -135,7 +168,7 @@ def test_prompt_chunks_go_round(make: Callable[..., Scheduler]) -> None:
     _submit(scheduler, "short", prompt=15)
     served = []
     for _ in range(5):
-        chunk = scheduler.plan().prefill
+        chunk = _plan(scheduler).prefill
         assert chunk is not None
         chunk.sequence.length = chunk.end
         served.append((chunk.sequence.id, chunk.start, chunk.end))
@@ -146,20 +179,85 @@ def test_prompt_chunks_go_round(make: Callable[..., Scheduler]) -> None:
     assert served[4][0] == "long"
 
 
-def test_a_chunk_is_bounded_in_time_while_others_decode(make: Callable[..., Scheduler]) -> None:
-    """200 tokens a second for 0.25 s are 50 tokens; alone, a chunk is as long as allowed."""
-    scheduler = make(chunk_seconds=0.25, max_chunk_tokens=60)
-    scheduler.note_prefill(200, 1.0)
-    _submit(scheduler, "long", prompt=90)
-    alone = scheduler.plan().prefill
+def _with_one_decoding(scheduler: Scheduler, *names: str, prompt: int) -> None:
+    """The first one decodes, 0.1 s a step; the others have a row and nothing in it."""
+    _submit(scheduler, names[0])
+    _prefill_all(scheduler)
+    scheduler.note(Outcome(), Plan(decode=tuple(scheduler.rows)), 0.1)
+    _submit(scheduler, *names[1:], prompt=prompt)
+    _plan(scheduler)
+
+
+@pytest.mark.parametrize(
+    ("options", "tokens"),
+    (
+        ({}, 30),  # 1.5 steps of 0.1 s at 200 tokens a second
+        ({"gap_ratio": 2.0}, 20),
+        ({"gap_ratio": 9.0}, 50),  # chunk_seconds
+        ({"gap_ratio": 9.0, "max_chunk_tokens": 40}, 40),
+        ({"gap_ratio": 1.01}, 16),  # the least
+    ),
+)
+def test_a_chunk_is_bounded_by_the_gap_that_it_makes(
+    make: Callable[..., Scheduler], options: dict[str, float], tokens: int
+) -> None:
+    """While rows decode, a chunk takes a share of a step's time, and never over chunk_seconds."""
+    scheduler = make(**options)
+    _with_one_decoding(scheduler, "a", "long", prompt=300)
+    _took(scheduler, PrefillChunk(_find(scheduler, "long"), 0, 200), 1.0)
+    chunk = scheduler.plan().prefill
+    assert chunk is not None
+    assert chunk.end - chunk.start == tokens
+
+
+def test_a_chunk_is_bounded_in_time_while_others_wait(make: Callable[..., Scheduler]) -> None:
+    """400 tokens a second for 0.25 s are 100 tokens; alone, a chunk is as long as allowed."""
+    scheduler = make(chunk_seconds=0.25, max_chunk_tokens=200)
+    _submit(scheduler, "long", prompt=300)
+    alone = _plan(scheduler).prefill
     assert alone is not None
-    assert alone.end == 60
-    scheduler.rows[0].length = 90
-    scheduler.promote(scheduler.rows[0])
-    _submit(scheduler, "other", prompt=90)
-    beside = scheduler.plan().prefill
+    assert alone.end == 200
+    _took(scheduler, PrefillChunk(alone.sequence, 0, 400), 1.0)
+    _submit(scheduler, "other", prompt=300)
+    beside = _plan(scheduler).prefill
     assert beside is not None
-    assert beside.end == 50
+    assert beside.end == 100
+
+
+def test_the_slab_grows_in_slices_while_others_decode(make: Callable[..., Scheduler]) -> None:
+    """Who needs the room waits for it; nobody decodes into a slab that is copied as a whole."""
+    scheduler = make()
+    _submit(scheduler, "a")
+    _prefill_all(scheduler)
+    slab = scheduler._slab
+    _submit(scheduler, "long", prompt=CONTEXT - 5)
+    slices = 0
+    while (growth := (plan := scheduler.plan()).growth) is not None:
+        assert (plan.prefill, plan.restore) == (None, None)
+        assert slab.holds(plan.rows, plan.capacity)
+        slab.grow(growth.rows, growth.tokens, 1)
+        slices += 1
+    assert slices == slab.planes
+    assert plan.prefill is not None
+
+
+def test_the_slab_grows_ahead_of_the_answers(make: Callable[..., Scheduler]) -> None:
+    """Room for the next tokens is there before the step that needs it."""
+    scheduler = make()
+    _submit(scheduler, "a")
+    _prefill_all(scheduler)
+    slab = scheduler._slab
+    scheduler.rows[0].length = slab.capacity - slab.planes - 1
+    assert scheduler.plan().growth is None
+    scheduler.rows[0].length += 1
+    for _ in range(slab.planes):
+        growth = scheduler.plan().growth
+        assert growth is not None
+        slab.grow(growth.rows, growth.tokens, 1)
+        scheduler.rows[0].length += 1
+    plan = scheduler.plan()
+    assert plan.growth is None
+    assert slab.holds(plan.rows, plan.capacity)
 
 
 def test_a_cancelled_row_is_not_prefilled(make: Callable[..., Scheduler]) -> None:
@@ -174,12 +272,13 @@ def test_a_cancelled_row_is_not_prefilled(make: Callable[..., Scheduler]) -> Non
 
 
 def test_a_plan_says_how_much_room_it_needs(make: Callable[..., Scheduler]) -> None:
-    """Rows and positions cover the chunk and every row's next token."""
+    """Rows and positions cover every prompt while nobody decodes, then every row's next token."""
     scheduler = make()
     _submit(scheduler, "a", prompt=30)
-    assert (scheduler.plan().rows, scheduler.plan().capacity) == (1, 30)
+    _submit(scheduler, "b", prompt=40)
+    assert (scheduler.plan().rows, scheduler.plan().capacity) == (2, 40)
     _prefill_all(scheduler)
-    assert scheduler.plan().capacity == 31
+    assert (scheduler.plan().rows, scheduler.plan().capacity) == (2, 41)
 
 
 def test_a_restore_goes_in_slices_while_others_decode(
@@ -187,15 +286,30 @@ def test_a_restore_goes_in_slices_while_others_decode(
 ) -> None:
     """Blocks are restored at the measured pace, and all at once when nobody waits."""
     scheduler = make(restore_seconds=0.05)
-    scheduler.note_restore(60, 1.0)
-    _submit(scheduler, "a", "b", prompt=10 * BLOCK)
+    _submit(scheduler, "a", prompt=10 * BLOCK)
     scheduler.plan()
-    scheduler.rows[1].matched = 9 * BLOCK + 3
+    scheduler.rows[0].matched = 9 * BLOCK + 3
     alone = scheduler.plan().restore
     assert alone is not None
     assert (alone.start_block, alone.end_block) == (0, 10)
-    scheduler.rows[0].length = 10 * BLOCK
-    scheduler.promote(scheduler.rows[0])
+    _took(scheduler, RestoreSlice(alone.sequence, 0, 60), 1.0)
+    scheduler.rows[0].matched = 0
+    _prefill_all(scheduler)
+    _submit(scheduler, "b", prompt=10 * BLOCK)
+    _plan(scheduler)
+    scheduler.rows[1].matched = 9 * BLOCK + 3
     first = scheduler.plan().restore
     assert first is not None
     assert (first.start_block, first.end_block) == (0, 3)
+
+
+def test_a_restore_leaves_little_time_for_a_chunk(make: Callable[..., Scheduler]) -> None:
+    """Restore and prefill share one allowance: after a long slice no chunk follows in the step."""
+    scheduler = make(restore_seconds=0.1)
+    _with_one_decoding(scheduler, "a", "b", "c", prompt=10 * BLOCK)
+    _took(scheduler, PrefillChunk(scheduler.rows[1], 0, 200), 1.0)
+    _took(scheduler, RestoreSlice(scheduler.rows[1], 0, 60), 1.0)
+    scheduler.rows[1].matched = 9 * BLOCK
+    plan = scheduler.plan()
+    assert plan.restore is not None
+    assert plan.prefill is None

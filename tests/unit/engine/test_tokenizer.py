@@ -65,6 +65,15 @@ def test_decoding_gives_back_what_was_encoded(tokenizer: ChatTokenizer, text: st
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+def test_a_token_alone_has_bytes_or_a_name(tokenizer: ChatTokenizer) -> None:
+    """Bytes even where they are a part of a character; special tokens have only a name."""
+    text = "Hi 😀, 你好"
+    parts = [tokenizer.token_bytes(token) for token in tokenizer.encode(text)]
+    assert b"".join(parts) == text.encode()
+    assert tokenizer.token_bytes(IM_END) == b"<|im_end|>"
+    assert tokenizer.token_bytes(1 << 30) == b""
+
+
 def test_digits_are_tokens_of_their_own(tokenizer: ChatTokenizer) -> None:
     """SmolLM2 was trained with individual digits: joining them would be another language."""
     assert [tokenizer.decode([token]) for token in tokenizer.encode("2026 1")] == [

@@ -32,6 +32,7 @@ class Service:
     port: int
     session: aiohttp.ClientSession
     openai: AsyncOpenAI
+    engines: list[ScriptedEngine]
 
     def post(self, body: object = None, **headers: str) -> aiohttp.client._RequestContextManager:
         """A chat completion; `headers` have underscores for dashes."""
@@ -76,7 +77,7 @@ async def start() -> AsyncIterator[Start]:
 
             def factory() -> ScriptedEngine:
                 made.append(ScriptedEngine(script))
-                return made[0]
+                return made[-1]
 
             bridge = EngineBridge(factory)
             listener = Listener(make_app(bridge, settings or HttpSettings()))
@@ -88,7 +89,7 @@ async def start() -> AsyncIterator[Start]:
             client = await stack.enter_async_context(
                 AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=20)
             )
-            return Service(made[0], bridge, port, session, client)
+            return Service(made[0], bridge, port, session, client, made)
 
         yield start_one
 

@@ -10,21 +10,27 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dovecote_engine.errors import Draining
+from dovecote_engine.errors import Draining, UnknownAgent
 from dovecote_engine.request import (
+    ChoiceFinished,
     Event,
     Failed,
     Finished,
     FinishReason,
+    RankedToken,
     Request,
     Started,
     Timing,
     TokenEvent,
+    TokenLogprobs,
     Usage,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from dovecote_engine.agent import AgentChanges, AgentView
 
 TIMEOUT_S = 20.0
 
@@ -36,10 +42,11 @@ class Pool:
     """Pool statistics in which every number is different."""
 
     frames: int = 101
-    leased: int = 102
+    leased: int = 12
     cached: int = 103
     free: int = 104
-    promised: int = 105
+    pinned: int = 122
+    promised: int = 15
     frame_bytes: int = 106
     file_bytes: int = 107
     tokens: int = 108
@@ -55,6 +62,7 @@ class Pool:
     miss_orphan: int = 118
     miss_io: int = 119
     write_errors: int = 120
+    held_bytes: int = 121
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,7 @@ class Counters:
     seal_errors: int = 203
     book_errors: int = 204
     slab_losses: int = 205
+    expired: int = 206
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +84,35 @@ class Status:
     running: int
     waiting: int
     draining: bool
+    waiting_tokens: int = 8192
     slab_bytes: int = 4096
     counters: Counters = field(default_factory=Counters)
     pool: Pool = field(default_factory=Pool)
 
 
-@dataclass(frozen=True, slots=True)
-class Agent:
-    """One line of the agents' book."""
+class Agents:
+    """No agents: their service is tested over the real engine (test_agents_http.py)."""
 
-    name: str
-    model: str
-    tokens: int
-    created: float
-    last_used: float
+    def list(self) -> list[AgentView]:
+        return []
+
+    def get(self, name: str) -> AgentView:
+        raise UnknownAgent(name)
+
+    def fork(self, name: str, new_name: str) -> AgentView:
+        raise UnknownAgent(name)
+
+    def change(self, name: str, changes: AgentChanges) -> AgentView:
+        raise UnknownAgent(name)
+
+    def delete(self, name: str) -> int:
+        raise UnknownAgent(name)
+
+    def export(self, name: str, path: Path) -> int:
+        raise UnknownAgent(name)
+
+    def import_(self, path: Path, name: str | None = None) -> AgentView:
+        raise UnknownAgent(str(name))
 
 
 class Tokenizer:
@@ -106,6 +130,15 @@ class Tokenizer:
         if self.error is not None:
             raise self.error
         return tuple(ord(letter) for m in messages for letter in str(m["content"])) or (0,)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """The code points of the text."""
+        self.threads.add(threading.current_thread().name)
+        return tuple(map(ord, text))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The characters of the code points."""
+        return "".join(map(chr, tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +165,10 @@ class Script:
     holds_after: int | None = None
     fails_after: int | None = None
     crashes_after: int | None = None
+    sticks_after: int | None = None
+    waits_too_long_s: float | None = None
+    screens_out: Exception | None = None
+    pool: Pool = field(default_factory=Pool)
 
 
 @dataclass(slots=True)
@@ -148,8 +185,10 @@ class ScriptedEngine:
     def __init__(self, script: Script | None = None) -> None:
         self.script = script or Script()
         self.model = Model()
-        self.book: list[Agent] = []
+        self.agents = Agents()
         self.requests: list[Request] = []
+        self.screened: list[int] = []
+        self.unstick = threading.Event()
         self.refused = 0
         self.cancelled: list[str] = []
         self.admits = threading.Event()
@@ -182,7 +221,8 @@ class ScriptedEngine:
     def status(self) -> Status:
         with self._changed:
             running = sum(row.said >= 0 for row in self._rows)
-            return Status(running, len(self._rows) - running, self._draining)
+            waiting = len(self._rows) - running
+            return Status(running, waiting, self._draining, pool=self.script.pool)
 
     def submit(self, request: Request) -> None:
         assert self.admits.wait(TIMEOUT_S)
@@ -197,10 +237,17 @@ class ScriptedEngine:
             self._rows.append(Row(request))
             self._changed.notify_all()
 
-    def cancel(self, request_id: str) -> None:
+    def screen(self, characters: int) -> None:
+        self.screened.append(characters)
+        if self.script.screens_out is not None:
+            raise self.script.screens_out
+
+    def cancel(self, request_id: str) -> str | None:
         with self._changed:
             self.cancelled.append(request_id)
             self._changed.notify_all()
+            said = [row.said for row in self._rows if row.request.id == request_id]
+        return ("decoding" if said[0] >= 0 else "waiting") if said else None
 
     def drain(self) -> None:
         with self._changed:
@@ -211,9 +258,6 @@ class ScriptedEngine:
         with self._changed:
             self._woken = True
             self._changed.notify_all()
-
-    def agents(self) -> list[Agent]:
-        return self.book
 
     # ---- engine thread ----
 
@@ -226,9 +270,11 @@ class ScriptedEngine:
 
     def step(self) -> list[Event]:
         self._check_thread()
+        if any(row.said == self.script.sticks_after for row in self._rows):
+            assert self.unstick.wait(TIMEOUT_S)
         with self._changed:
             moving = [row for row in self._rows if not self._is_held(row)]
-            events = [self._advance(row) for row in moving]
+            events = [event for row in moving for event in self._advance(row)]
             self._changed.notify_all()
             return events
 
@@ -253,25 +299,44 @@ class ScriptedEngine:
             row.said >= 0 and row.said == self.script.holds_after
         )
 
-    def _advance(self, row: Row) -> Event:
+    def _advance(self, row: Row) -> list[Event]:
         request_id, script = row.request.id, self.script
         if request_id in self.cancelled:
             return self._finish(row, "cancelled")
+        if script.waits_too_long_s is not None:
+            self._rows.remove(row)
+            return [Failed(request_id, "It waited too long.", script.waits_too_long_s)]
         row.said += 1
         if row.said == 0:
-            return Started(request_id, script.cached_tokens, script.timing)
+            return [Started(request_id, script.cached_tokens, script.timing)]
         if script.crashes_after == row.said - 1:
             raise ZeroDivisionError("a secret of the engine")
         if script.fails_after == row.said - 1:
             self._rows.remove(row)
-            return Failed(request_id, "The row had to be given up.")
+            return [Failed(request_id, "The row had to be given up.")]
         limit = min(row.request.max_tokens or len(script.texts), len(script.texts))
         if row.said > limit:
             return self._finish(row, script.reason if limit == len(script.texts) else "length")
-        return TokenEvent(request_id, row.said, script.texts[row.said - 1])
+        text = script.texts[row.said - 1]
+        logprobs = _logprobs(text, row.request.top_logprobs)
+        return [
+            TokenEvent(request_id, row.said, text, choice, logprobs)
+            for choice in range(row.request.choices)
+        ]
 
-    def _finish(self, row: Row, reason: FinishReason) -> Finished:
+    def _finish(self, row: Row, reason: FinishReason) -> list[Event]:
+        """The choices end in their order."""
         self._rows.remove(row)
-        said = max(0, row.said - 1)
+        name, tail, last = row.request.id, self.script.tail, row.request.choices - 1
+        said = max(0, row.said - 1) * row.request.choices
         usage = Usage(len(row.request.prompt), self.script.cached_tokens, said)
-        return Finished(row.request.id, reason, self.script.tail, usage)
+        others = [ChoiceFinished(name, choice, reason, tail) for choice in range(last)]
+        return [*others, Finished(name, reason, tail, usage, last)]
+
+
+def _logprobs(text: str, top: int | None) -> tuple[TokenLogprobs, ...]:
+    """A log probability of -0.5 for the text, and of -1, -2, ... for its rivals."""
+    if top is None:
+        return ()
+    rivals = tuple(RankedToken(n, b"\xff%d" % n, -1.0 - n) for n in range(top))
+    return (TokenLogprobs(RankedToken(7, text.encode(), -0.5), rivals),)

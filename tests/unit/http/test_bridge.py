@@ -12,6 +12,8 @@ from structlog.testing import capture_logs
 from dovecote_engine.errors import ModelError, Overloaded
 from dovecote_engine.request import Failed, Finished, Request, Started, TokenEvent
 from dovecote_http import EngineBridge, EngineStopped
+from dovecote_http.bridge import RESTART_WINDOW_S
+from tests.unit.http.lives import held, settled
 from tests.unit.http.scripted_engine import Script, ScriptedEngine
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ async def begin() -> AsyncIterator[Begin]:
 
         def factory() -> EngineLike:
             made.append(ScriptedEngine(script))
-            return made[0]
+            return made[-1]
 
         bridges.append(EngineBridge(factory))
         await bridges[-1].start()
@@ -128,7 +130,7 @@ async def test_leaving_during_admission_cancels_what_is_admitted(begin: Begin) -
 
 
 async def test_a_crash_of_the_engine_fails_every_stream(begin: Begin) -> None:
-    """Each stream gets Failed without internals, the log has them, and nothing new is taken."""
+    """Each stream gets Failed without internals, the log has them, and the engine is closed."""
     bridge, engine = await begin(Script(crashes_after=0, holds_after=0))
     with capture_logs() as logs:
         async with (
@@ -138,12 +140,126 @@ async def test_a_crash_of_the_engine_fails_every_stream(begin: Begin) -> None:
             assert [type(await events.get()) for events in (one, two)] == [Started, Started]
             engine.release()
             failures = [await events.get() for events in (one, two)]
+        await settled(bridge)
     assert failures == [Failed(name, "The engine has failed.") for name in ("r1", "r2")]
-    assert [line["event"] for line in logs] == ["engine_failed"]
-    assert not bridge.health.alive
     assert engine.closed
+    told = [line["event"] for line in logs]
+    assert told == ["engine_failed", "engine_restarting", "engine_restarted"]
+
+
+async def test_a_lost_engine_is_replaced_once() -> None:
+    """The old one is closed before the factory is asked again; the second loss is for good."""
+    made: list[ScriptedEngine] = []
+
+    def factory() -> EngineLike:
+        assert all(engine.closed for engine in made)
+        made.append(ScriptedEngine(Script(crashes_after=0)))
+        return made[-1]
+
+    bridge = EngineBridge(factory)
+    await bridge.start()
+    with capture_logs() as logs:
+        for name in ("r1", "r2"):
+            async with await bridge.submit(Request(name, (1,))) as events:
+                assert [type(await events.get()) for _ in range(2)] == [Started, Failed]
+            await settled(bridge)
+    assert len(made) == 2
+    assert bridge.health.state == "down"
+    assert logs[-1]["event"] == "engine_down"
     with pytest.raises(EngineStopped):
         await bridge.submit(REQUEST)
+    await bridge.stop()
+
+
+async def test_losses_that_are_far_apart_are_each_survived() -> None:
+    """A loss more than RESTART_WINDOW_S after the last one counts as the first."""
+    now = [0.0]
+    bridge = EngineBridge(lambda: ScriptedEngine(Script(crashes_after=0)), lambda: now[0])
+    await bridge.start()
+    for name in ("r1", "r2", "r3"):
+        now[0] += RESTART_WINDOW_S + 1
+        async with await bridge.submit(Request(name, (1,))) as events:
+            assert [type(await events.get()) for _ in range(2)] == [Started, Failed]
+        await settled(bridge)
+        assert bridge.health.alive
+    await bridge.stop()
+
+
+async def test_nothing_is_taken_while_another_engine_is_made() -> None:
+    """New requests are told to come back; afterwards they are served."""
+    bridge = EngineBridge(lambda: ScriptedEngine(Script(crashes_after=1)))
+    await bridge.start()
+    bridge._factory, go = held(ScriptedEngine)
+    async with await bridge.submit(REQUEST) as events:
+        while not isinstance(await events.get(), Failed):
+            pass
+    with pytest.raises(EngineStopped):
+        await bridge.submit(REQUEST)
+    assert bridge.health.hopeful
+    go.set()
+    await settled(bridge)
+    async with await bridge.submit(REQUEST) as events:
+        while not isinstance(await events.get(), Finished):
+            pass
+    await bridge.stop()
+
+
+async def test_a_successor_that_cannot_be_made_leaves_it_down() -> None:
+    """The log says so; nothing raises into the event loop."""
+    bridge = EngineBridge(lambda: ScriptedEngine(Script(crashes_after=0)))
+    await bridge.start()
+
+    def fail() -> EngineLike:
+        raise ModelError("no such model")
+
+    bridge._factory = fail
+    with capture_logs() as logs:
+        async with await bridge.submit(REQUEST) as events:
+            while not isinstance(await events.get(), Failed):
+                pass
+        await settled(bridge)
+    assert bridge.health.state == "down"
+    assert logs[-1]["event"] == "engine_down"
+    await bridge.stop()
+
+
+async def test_an_engine_lost_while_draining_is_not_replaced() -> None:
+    """There is nothing left to serve."""
+    bridge = EngineBridge(lambda: ScriptedEngine(Script(crashes_after=0)))
+    await bridge.start()
+    async with await bridge.submit(REQUEST) as events:
+        draining = asyncio.ensure_future(bridge.drain(20))
+        while not isinstance(await events.get(), Failed):
+            pass
+    assert await draining
+    await settled(bridge)
+    assert bridge.health.state == "down"
+    await bridge.stop()
+
+
+def state(bridge: EngineBridge) -> str:
+    """The bridge's state now: another thread changes it."""
+    return bridge.health.state
+
+
+async def test_a_stuck_engine_is_given_up_and_replaced_when_it_comes_back(begin: Begin) -> None:
+    """Its requests fail at once; its successor is made only when its step has returned."""
+    bridge, engine = await begin(Script(sticks_after=0))
+    async with await bridge.submit(REQUEST) as events:
+        await events.get()
+        while state(bridge) == "up":
+            bridge.watch(0.01)
+            await asyncio.sleep(0.005)
+        assert await events.get() == Failed("r1", "The engine has failed.")
+    assert engine.cancelled == ["r1"]
+    assert state(bridge) == "stuck"
+    assert not bridge.health.hopeful
+    with pytest.raises(EngineStopped):
+        await bridge.submit(REQUEST)
+    engine.unstick.set()
+    await settled(bridge)
+    assert state(bridge) == "up"
+    assert engine.closed
 
 
 async def test_a_drain_waits_for_streams(begin: Begin) -> None:

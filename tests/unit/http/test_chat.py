@@ -160,7 +160,7 @@ async def test_openais_client_raises_its_own_errors(service: Service) -> None:
     assert missing.value.code == "model_not_found"
     assert "scripted/parrot" in missing.value.message
     with pytest.raises(BadRequestError) as bad:
-        await create(model="scripted/parrot", messages=[HI], n=3)
+        await create(model="scripted/parrot", messages=[HI], n=30)
     assert bad.value.param == "n"
 
 

@@ -1,12 +1,10 @@
-"""Models and agents as lists."""
+"""Models as a list."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
-
-from tests.unit.http.scripted_engine import Agent
 
 if TYPE_CHECKING:
     from tests.unit.http.conftest import Service
@@ -32,22 +30,3 @@ async def test_openais_client_lists_models(service: Service) -> None:
     """The typed client finds the model by list and by id."""
     assert [model.id async for model in service.openai.models.list()] == ["scripted/parrot"]
     assert (await service.openai.models.retrieve("scripted/parrot")).owned_by == "dovecote"
-
-
-async def test_agents_are_listed_without_their_chains(service: Service) -> None:
-    """An agent is its name, model, length and times."""
-    service.engine.book.append(Agent("ada", "scripted/parrot", 1856, 10.5, 20.9))
-    async with service.session.get("/v1/agents") as response:
-        assert await response.json() == {
-            "object": "list",
-            "data": [
-                {
-                    "id": "ada",
-                    "object": "agent",
-                    "model": "scripted/parrot",
-                    "tokens": 1856,
-                    "created": 10,
-                    "last_used": 20,
-                }
-            ],
-        }

@@ -166,13 +166,13 @@ async def test_openais_client_raises_an_error_in_a_stream(start: Start) -> None:
 
 
 async def test_an_error_before_the_first_byte_is_a_status(start: Start) -> None:
-    """While the header is held back, a failure is still a 500."""
+    """While the header is held back, a cancel is still a status, and one not to be retried."""
     service = await start(Script(holds_before_start=True))
     asked = asyncio.ensure_future(_finish(service.post(ask())))
     await service.until(lambda: service.engine.requests)
     service.engine.cancel(service.engine.requests[0].id)
     status, raw = await asked
-    assert status == 503
+    assert status == 499
     assert json.loads(raw)["error"]["code"] == "cancelled"
 
 

@@ -5,14 +5,22 @@ Knows bytes, tokens and frames. Does not know MLX, models or HTTP.
 
 from __future__ import annotations
 
+from dovecote_cache.archive import Archive, Manifest, write_archive
 from dovecote_cache.book import Agent, AgentBook
+from dovecote_cache.budget import Budget, BudgetReport, Tally, keep_budget
+from dovecote_cache.chain import KEY_BYTES, Chain, ChainStats
 from dovecote_cache.directory import CacheDirectory
 from dovecote_cache.errors import (
+    AgentUnknown,
+    ArchiveMismatch,
+    ArchiveUnusable,
     BookClosed,
     BookUnusable,
+    BudgetTooSmall,
     CacheError,
     Closed,
     LeaseClosed,
+    NameTaken,
     PlanesClosed,
     PoolBroken,
     PoolBusy,
@@ -33,12 +41,22 @@ from dovecote_cache.weights import digest_weights
 
 __all__ = [
     "FORMAT_VERSION",
+    "KEY_BYTES",
     "Agent",
     "AgentBook",
+    "AgentUnknown",
+    "Archive",
+    "ArchiveMismatch",
+    "ArchiveUnusable",
     "BookClosed",
     "BookUnusable",
+    "Budget",
+    "BudgetReport",
+    "BudgetTooSmall",
     "CacheDirectory",
     "CacheError",
+    "Chain",
+    "ChainStats",
     "Closed",
     "CodecName",
     "DTypeName",
@@ -46,6 +64,8 @@ __all__ = [
     "LayerShape",
     "Lease",
     "LeaseClosed",
+    "Manifest",
+    "NameTaken",
     "PlanesClosed",
     "Pool",
     "PoolBroken",
@@ -59,6 +79,9 @@ __all__ = [
     "PoolStats",
     "PoolUnreadable",
     "RowPlanes",
+    "Tally",
     "digest_weights",
     "fingerprint",
+    "keep_budget",
+    "write_archive",
 ]

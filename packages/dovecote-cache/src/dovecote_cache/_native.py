@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from dovecote_cache.chain import Chain
     from dovecote_cache.geometry import CodecName, DTypeName
     from dovecote_cache.opening import PoolSpec
     from dovecote_cache.planes import SlabBuffer
@@ -96,8 +97,13 @@ def close_pool(pool: PoolHandle) -> None:
     _ffi.gc(pool, None)
 
 
+def flush_pool(pool: PoolHandle, path: Path | None) -> None:
+    """Write what only memory knows. Raises: PoolIOError."""
+    _check(_lib.dovecote_pool_flush(pool), path, _lib.dovecote_pool_errno(pool))
+
+
 def sync_pool(pool: PoolHandle, path: Path | None) -> None:
-    """Write dirty pages and wait. Raises: PoolIOError."""
+    """Flush and wait. Raises: PoolIOError."""
     _check(_lib.dovecote_pool_sync(pool), path, _lib.dovecote_pool_errno(pool))
 
 
@@ -122,6 +128,31 @@ def pool_stats(pool: PoolHandle) -> dict[str, int]:
     stats = _ffi.new("dovecote_pool_stats *")
     _lib.dovecote_pool_get_stats(pool, stats)
     return {name: int(getattr(stats, name)) for name in dir(stats)}
+
+
+# ---- chains
+
+
+def look_at_chain(pool: PoolHandle, chain: Chain, shared_blocks: int) -> dict[str, int]:
+    """The fields of `dovecote_chain_stats`, by name. Raises: ValueError."""
+    out = _ffi.new("dovecote_chain_stats *")
+    _check(_lib.dovecote_chain_look(pool, _chain_array(chain), shared_blocks, out))
+    return {name: int(getattr(out, name)) for name in dir(out)}
+
+
+def drop_chain(pool: PoolHandle, chain: Chain, shared_blocks: int) -> int:
+    """Free what of the chain is nobody else's; blocks freed. Raises: ValueError."""
+    freed = _ffi.new("uint32_t *")
+    _check(_lib.dovecote_chain_drop(pool, _chain_array(chain), shared_blocks, freed))
+    return int(freed[0])
+
+
+def pin_chains(pool: PoolHandle, chains: Sequence[Chain], limit_frames: int) -> int:
+    """Pin these chains and no others, up to the limit; frames wanted. Raises: ValueError."""
+    wanted = _ffi.new("uint64_t *")
+    array = _chain_array(*chains)
+    _check(_lib.dovecote_pool_pin(pool, array, len(chains), limit_frames, wanted))
+    return int(wanted[0])
 
 
 # ---- lease
@@ -195,6 +226,55 @@ def lease_tip(lease: LeaseHandle) -> bytes:
     return bytes(_ffi.buffer(key))
 
 
+def lease_keys(lease: LeaseHandle) -> bytes:
+    """The keys of the chain's blocks, one after the other."""
+    blocks = int(_lib.dovecote_lease_keys(lease, _ffi.NULL, 0))
+    keys = _ffi.new("uint8_t[]", blocks * _KEY_BYTES)
+    _lib.dovecote_lease_keys(lease, keys, blocks)
+    return bytes(_ffi.buffer(keys))
+
+
+def lease_root(lease: LeaseHandle) -> bytes:
+    """The root that the chain hangs on."""
+    root = _ffi.new("uint8_t[]", _KEY_BYTES)
+    _lib.dovecote_lease_root(lease, root)
+    return bytes(_ffi.buffer(root))
+
+
+def hold_lease(lease: LeaseHandle, pool: PoolHandle, chain: Chain) -> int:
+    """Lease what is left of a noted chain; its tokens. Raises: ValueError, PoolExhausted."""
+    tokens = _ffi.new("uint64_t *")
+    status = _lib.dovecote_lease_hold(lease, _chain_array(chain), tokens)
+    _check_lease(status, pool, chain.blocks)
+    return int(tokens[0])
+
+
+def read_lease(
+    lease: LeaseHandle, pool: PoolHandle, block: int, sizes: tuple[int, int]
+) -> tuple[npt.NDArray[np.uint32], bytes]:
+    """Ids and payload of a leased block; `sizes` are the tokens of a block and a frame's bytes.
+
+    Raises: ValueError; PoolIOError if it cannot be had, with errno 0 for a checksum.
+    """
+    block_tokens, frame_bytes = sizes
+    ids = np.zeros(block_tokens, np.uint32)
+    tokens = _ffi.new("uint32_t *")
+    payload = _ffi.new("uint8_t[]", frame_bytes)
+    with _token_ids(ids) as borrowed:
+        status = _lib.dovecote_lease_read(lease, block, borrowed, tokens, payload)
+    _check_lease(status, pool, 0)
+    return ids[: tokens[0]], bytes(_ffi.buffer(payload))
+
+
+def write_lease(
+    lease: LeaseHandle, pool: PoolHandle, ids: npt.NDArray[np.uint32], payload: bytes
+) -> None:
+    """Seal one block from its stored form. Raises: ValueError, PoolExhausted, PoolIOError."""
+    with _token_ids(ids) as borrowed:
+        status = _lib.dovecote_lease_write(lease, borrowed, len(ids), payload)
+    _check_lease(status, pool, 1)
+
+
 # ---- planes and codecs
 
 
@@ -236,6 +316,11 @@ def plane_bytes(codec: CodecName, dtype: DTypeName, side: int, shape: tuple[int,
     )
 
 
+def crc32c(content: bytes) -> int:
+    """CRC-32C of the bytes."""
+    return int(_lib.dovecote_crc32c(0, content, len(content)))
+
+
 # ---- private
 
 
@@ -252,6 +337,12 @@ def _seal(
         status = _lib.dovecote_lease_seal(lease, ids, len(tokens), planes, short_block, sealed)
     _check_lease(status, pool, 1)
     return int(sealed[0])
+
+
+def _chain_array(*chains: Chain) -> object:
+    """C chains. They point into the keys of `chains`, which the caller keeps."""
+    entries = [(_ffi.from_buffer("uint8_t[]", c.keys), c.blocks, c.tokens) for c in chains]
+    return _ffi.new("dovecote_chain[]", entries)
 
 
 def _token_ids(tokens: npt.NDArray[np.uint32]) -> AbstractContextManager[object]:

@@ -3,6 +3,8 @@
 <cache directory>/            0700
     pools/                    0700   one file a fingerprint
     models/                   0700   converted models
+        .lock                 0600   locked by whoever converts one
+        .partial-*            0700   a model being converted, until it is complete
     agents.sqlite3            0600   which agent is at which chain
     digests.json              0600   digests of weight files already read
 
@@ -21,8 +23,12 @@ from dovecote_cache.private import private_directory
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["CacheDirectory"]
+__all__ = ["AGENTS", "DIGESTS", "MODELS_LOCK", "PARTIAL_MODEL", "CacheDirectory"]
 
+AGENTS: Final = "agents.sqlite3"
+DIGESTS: Final = "digests.json"
+MODELS_LOCK: Final = ".lock"
+PARTIAL_MODEL: Final = ".partial-"
 _SLUG_CHARACTERS: Final = 64
 _FINGERPRINT_DIGITS: Final = 16
 
@@ -43,12 +49,12 @@ class CacheDirectory:
     @property
     def agents_path(self) -> Path:
         """Where `AgentBook.open` keeps the agents."""
-        return self.path / "agents.sqlite3"
+        return self.path / AGENTS
 
     @property
     def digests_path(self) -> Path:
         """Where `digest_weights` remembers what it has read."""
-        return self.path / "digests.json"
+        return self.path / DIGESTS
 
     def pool_path(self, model_name: str, fingerprint: bytes) -> Path:
         """The pool of one fingerprint. The name in it is for people; it can hold anything."""

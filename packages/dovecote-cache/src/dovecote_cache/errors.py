@@ -8,6 +8,11 @@
     |-- PoolIOError        a system call failed: carries errno and path
     |-- PoolInUse          the pool cannot close while leases are open
     |-- PoolBroken         an invariant of the pool does not hold
+    |-- BudgetTooSmall     the disk budget has no room for the least that a pool can do with
+    |-- AgentUnknown       the agents' book has no agent of that name
+    |-- NameTaken          it has one already
+    |-- ArchiveUnusable    not an archive of this version, cut off or damaged
+    |-- ArchiveMismatch    a sound archive, made for another model, codec or block size
     |-- BookUnusable       the agents' book cannot be read or written
     `-- Closed             a handle was used after its end
         |-- PoolClosed
@@ -29,11 +34,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "AgentUnknown",
+    "ArchiveMismatch",
+    "ArchiveUnusable",
     "BookClosed",
     "BookUnusable",
+    "BudgetTooSmall",
     "CacheError",
     "Closed",
     "LeaseClosed",
+    "NameTaken",
     "PlanesClosed",
     "PoolBroken",
     "PoolBusy",
@@ -105,6 +115,53 @@ class PoolBroken(CacheError):
 
     def __init__(self, path: Path | None) -> None:
         super().__init__(f"the pool {path or 'in memory'} breaks one of its invariants")
+        self.path = path
+
+
+class BudgetTooSmall(CacheError):
+    """Of `total_bytes`, other files in `path` take `rest_bytes`; a pool needs `least_bytes`."""
+
+    def __init__(self, path: Path, total_bytes: int, rest_bytes: int, least_bytes: int) -> None:
+        super().__init__(
+            f"the disk budget of {total_bytes} bytes leaves {max(0, total_bytes - rest_bytes)} for "
+            f"the pool beside {rest_bytes} of other files in {path}, and it needs {least_bytes}"
+        )
+        self.path = path
+        self.total_bytes = total_bytes
+        self.rest_bytes = rest_bytes
+        self.least_bytes = least_bytes
+
+
+class AgentUnknown(CacheError):
+    """There is no agent `name`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no agent {name!r}")
+        self.name = name
+
+
+class NameTaken(CacheError):
+    """There is an agent `name` already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is an agent {name!r} already")
+        self.name = name
+
+
+class ArchiveUnusable(CacheError):
+    """The file at `path` is no archive that this version can read; `reason` says why."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class ArchiveMismatch(CacheError):
+    """The archive at `path` was made for another model, codec or block size."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} was made for another model, codec or block size")
         self.path = path
 
 

@@ -22,6 +22,8 @@ DTypeName = Literal["float32", "float16", "bfloat16"]
 _ELEMENT_BYTES: Final[Mapping[DTypeName, int]] = {"float32": 4, "float16": 2, "bfloat16": 2}
 _MAX_LAYERS: Final = 1024
 _MAX_BLOCK_TOKENS: Final = 256
+_PAGE: Final = 4096
+_ALIGNMENT: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,18 @@ class Geometry:
         """
         return sum(self._section_bytes(codec, layer) for layer in self.layers)
 
+    def file_bytes(self, codec: CodecName, tokens: int) -> int:
+        """Bytes of a pool file with frames for `tokens` tokens (native/src/layout.h).
+
+        Raises: ValueError as `payload_bytes`.
+        """
+        frames = self.blocks(tokens)
+        header = _padded(256 + 12 * len(self.layers), _PAGE)
+        record = _padded(64 + 4 * (self.block_tokens + len(self.layers)), _ALIGNMENT)
+        sections = (self._section_bytes(codec, layer) for layer in self.layers)
+        frame = _padded(sum(_padded(section, _ALIGNMENT) for section in sections), _PAGE)
+        return _padded(header + frames * record, _PAGE) + frames * frame
+
     def _section_bytes(self, codec: CodecName, layer: LayerShape) -> int:
         sides = [
             _native.plane_bytes(codec, self.dtype, side, (layer.kv_heads, self.block_tokens, dim))
@@ -95,3 +109,7 @@ class Geometry:
         if 0 in sides:
             raise ValueError(f"the codec {codec!r} cannot store {layer}")
         return sum(sides)
+
+
+def _padded(size: int, alignment: int) -> int:
+    return -(-size // alignment) * alignment

@@ -15,14 +15,16 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dovecote_cache import _native
+from dovecote_cache.chain import KEY_BYTES, Chain
 from dovecote_cache.errors import LeaseClosed
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    import numpy as np
     import numpy.typing as npt
 
     from dovecote_cache._native import LeaseHandle, PoolHandle
@@ -37,12 +39,15 @@ _ROOT_BYTES = 16
 class Lease:
     """Made by `Pool.lease`. One thread at a time; released by `release` or the end of `with`."""
 
-    __slots__ = ("_geometry", "_handle", "_pool")
+    __slots__ = ("_frame_bytes", "_geometry", "_handle", "_pool")
 
-    def __init__(self, pool: PoolHandle, handle: LeaseHandle, geometry: Geometry) -> None:
+    def __init__(
+        self, pool: PoolHandle, handle: LeaseHandle, geometry: Geometry, frame_bytes: int
+    ) -> None:
         self._pool = pool
         self._handle: LeaseHandle | None = handle
         self._geometry = geometry
+        self._frame_bytes = frame_bytes
 
     def match(self, tokens: npt.NDArray[np.uint32], salt: bytes = b"") -> int:
         """Pin the longest cached prefix of `tokens` [T] and return its length, to the token.
@@ -86,6 +91,54 @@ class Lease:
         array = planes.readable(self._geometry)
         return _native.seal_lease_short(self._open, self._pool, tokens, array)
 
+    def begin_under(self, root: bytes) -> None:
+        """Instead of `match`: seal under that `root`, without looking for what is there.
+
+        Raises: ValueError, LeaseClosed.
+        """
+        if len(root) != _ROOT_BYTES:
+            raise ValueError(f"a root has {_ROOT_BYTES} bytes, not {len(root)}")
+        _native.match_lease(self._open, root, np.zeros(0, np.uint32))
+
+    def hold(self, chain: Chain) -> int:
+        """Instead of `match`: pin what is cached of a noted chain, to `read` it; its tokens.
+
+        A last block that goes on beyond the chain's tokens is left out: the rest is another's.
+        Raises: PoolExhausted if other leases need the room, and nothing is pinned; ValueError,
+        LeaseClosed.
+        """
+        return _native.hold_lease(self._open, self._pool, chain)
+
+    def read(self, block: int) -> tuple[npt.NDArray[np.uint32], bytes]:
+        """The ids [T] of a pinned block and its K and V as they are stored, verified.
+
+        Raises: PoolIOError if it is damaged (errno 0) or cannot be read; ValueError, LeaseClosed.
+        """
+        sizes = (self._geometry.block_tokens, self._frame_bytes)
+        return _native.read_lease(self._open, self._pool, block, sizes)
+
+    def write(self, tokens: npt.NDArray[np.uint32], payload: bytes) -> None:
+        """Seal one block, the next of the chain, with what `read` gave in a pool of this kind.
+
+        Raises: PoolExhausted, PoolIOError; ValueError if `payload` has not a frame's length or
+        the chain has ended; LeaseClosed.
+        """
+        if len(payload) != self._frame_bytes:
+            raise ValueError(f"a frame has {self._frame_bytes} bytes, not {len(payload)}")
+        _native.write_lease(self._open, self._pool, tokens, payload)
+
+    @property
+    def root(self) -> bytes:
+        """What the chain hangs on, 16 bytes made from the salt; zeros without one."""
+        return _native.lease_root(self._open)
+
+    @property
+    def chain(self) -> Chain:
+        """The chain, without a tail, to be noted: it names the same blocks after the lease."""
+        keys, tokens = _native.lease_keys(self._open), self.tokens
+        whole_tokens = len(keys) // KEY_BYTES * self._geometry.block_tokens
+        return Chain(keys, min(tokens, whole_tokens))
+
     @property
     def tokens(self) -> int:
         """Tokens that the lease covers: those of the chain, and of the tail while it is held."""
@@ -101,7 +154,7 @@ class Lease:
     def tip(self) -> bytes:
         """Key of the chain's last block, 16 bytes; all zero while the chain is empty.
 
-        Keys are those of one pool file: a resized pool has others.
+        Keys are those of one pool file, and stay when it is resized.
         """
         return _native.lease_tip(self._open)
 

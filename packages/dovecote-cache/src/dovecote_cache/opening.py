@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dovecote_cache._native import PoolHandle
     from dovecote_cache.geometry import CodecName, Geometry
 
-__all__ = ["PoolOpening", "PoolSpec", "open_file"]
+__all__ = ["PoolOpening", "PoolSpec", "open_file", "sole_claim"]
 
 _RESIZING: Final = ".resizing"
 
@@ -87,6 +87,8 @@ def _open_as_asked(spec: PoolSpec, path: Path, size_bytes: int) -> tuple[PoolHan
         existed = path.exists()
     pool = _native.open_pool(spec, path, size_bytes)
     _discard_leftovers(path)
+    with _pool_errors(path):
+        os.utime(path)  # its last use, for the disk budget: a turn that only reads writes nothing
     return pool, PoolOpening("reused" if existed else "created")
 
 
@@ -135,7 +137,7 @@ def _replace(
     spec: PoolSpec, path: Path, size_bytes: int, reason: str
 ) -> tuple[PoolHandle, PoolOpening]:
     """Delete the unusable file and make a pool in its place."""
-    with _pool_errors(path), _sole_claim(path):
+    with _pool_errors(path), sole_claim(path):
         _discard_leftovers(path)
         path.unlink()
         pool = _native.open_pool(spec, path, size_bytes)
@@ -143,7 +145,7 @@ def _replace(
 
 
 @contextmanager
-def _sole_claim(path: Path) -> Iterator[None]:
+def sole_claim(path: Path) -> Iterator[None]:
     """Hold the lock of the file now at `path`, as whoever opens it as a pool would.
 
     Of two processes that find the same unusable file only one replaces it. Raises: PoolBusy if the

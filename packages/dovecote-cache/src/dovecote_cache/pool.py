@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dovecote_cache import _native
+from dovecote_cache.chain import ChainStats
 from dovecote_cache.errors import PoolClosed
 from dovecote_cache.handle import SharedHandle
 from dovecote_cache.lease import Lease
 from dovecote_cache.opening import PoolOpening, PoolSpec, open_file
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import Self
 
     from dovecote_cache._native import PoolHandle
+    from dovecote_cache.chain import Chain
     from dovecote_cache.geometry import CodecName, Geometry
 
 __all__ = ["Pool", "PoolStats"]
@@ -29,16 +32,18 @@ __all__ = ["Pool", "PoolStats"]
 class PoolStats:
     """A snapshot, under the names of `dovecote_pool_stats`. Counters start at the pool's opening.
 
-    leased + cached + free = frames (P4); promised <= cached + free.
+    leased + cached + free = frames (P4); promised <= cached + free; pinned <= leased + cached.
     """
 
     frames: int
     leased: int
     cached: int
     free: int
+    pinned: int
     promised: int
     frame_bytes: int
     file_bytes: int
+    held_bytes: int
     leases: int
     tokens: int
     matched_tokens: int
@@ -118,7 +123,33 @@ class Pool:
         geometry = self._spec.geometry
         with self._handle.borrowed() as pool:
             handle = _native.open_lease(pool, geometry.blocks(tokens))
-            return Lease(pool, handle, geometry)
+            return Lease(pool, handle, geometry, self._frame_bytes)
+
+    def look(self, chain: Chain, shared_blocks: int = 0) -> ChainStats:
+        """What is cached of the chain. Its first `shared_blocks` count as somebody else's too.
+
+        Does not count as use. Raises: ValueError if the keys and tokens do not fit each other.
+        """
+        with self._handle.borrowed() as pool:
+            return ChainStats(**_native.look_at_chain(pool, chain, shared_blocks))
+
+    def drop(self, chain: Chain, shared_blocks: int = 0) -> int:
+        """Free the chain's own blocks; their number.
+
+        Blocks among the first `shared_blocks`, those on which another chain hangs and those under a
+        lease stay. Raises: ValueError.
+        """
+        with self._handle.borrowed() as pool:
+            return _native.drop_chain(pool, chain, shared_blocks)
+
+    def pin(self, chains: Sequence[Chain], limit_frames: int) -> int:
+        """Have these chains, and no others, evicted last; the frames that would have taken.
+
+        What goes beyond the limit is left as it is: the last chains' ends. Pins last until the
+        next call or `close`. Raises: ValueError.
+        """
+        with self._handle.borrowed() as pool:
+            return _native.pin_chains(pool, chains, limit_frames)
 
     def stats(self) -> PoolStats:
         """What the pool holds now, and what it did since it was opened."""
@@ -130,8 +161,16 @@ class Pool:
         with self._handle.borrowed() as pool:
             _native.check_pool(pool, self._path)
 
+    def flush(self) -> None:
+        """Write what only memory knows: short blocks, recency. A kill then costs nothing.
+
+        Does not wait for the disk. Raises: PoolIOError, and what was not written stays in memory.
+        """
+        with self._handle.borrowed() as pool:
+            _native.flush_pool(pool, self._path)
+
     def sync(self) -> None:
-        """Write dirty pages to disk and wait for it. Raises: PoolIOError."""
+        """Flush, and wait until everything is on disk. Raises: PoolIOError."""
         with self._handle.borrowed() as pool:
             _native.sync_pool(pool, self._path)
 
@@ -151,6 +190,11 @@ class Pool:
     def codec(self) -> CodecName:
         """How the pool stores K and V."""
         return self._spec.codec
+
+    @property
+    def fingerprint(self) -> bytes:
+        """What the pool was made for (P8)."""
+        return self._spec.fingerprint
 
     @property
     def path(self) -> Path | None:

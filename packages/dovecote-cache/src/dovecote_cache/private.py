@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Final
+from typing import IO, TYPE_CHECKING, Final
 
-__all__ = ["private_directory", "private_file", "write_private"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["private_directory", "private_file", "private_replacement", "write_private"]
 
 _DIRECTORY_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
@@ -38,9 +41,19 @@ def write_private(path: Path, content: bytes) -> None:
 
     Raises: OSError, and the old file stays.
     """
+    with private_replacement(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def private_replacement(path: Path) -> Iterator[IO[bytes]]:
+    """A file of mode 0600 to write, which takes the place of `path` at the end of the block.
+
+    Until then, and if the block raises, `path` is as it was. Raises: OSError.
+    """
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
-            file.write(content)  # mkstemp made it 0600
+            yield file  # mkstemp made it 0600
             file.flush()
             os.fsync(file.fileno())
             Path(file.name).replace(path)
@@ -48,6 +61,15 @@ def write_private(path: Path, content: bytes) -> None:
             with suppress(FileNotFoundError):
                 Path(file.name).unlink()
             raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _tighten(path: Path, mode: int) -> None:

@@ -9,30 +9,42 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from dovecote_engine.agent import AgentChanges, AgentView
 from dovecote_engine.errors import (
+    AgentBusy,
+    AgentError,
+    AgentExists,
+    BadArchive,
     BadRequest,
     ContextExceeded,
     Draining,
     EngineError,
     ModelError,
+    NothingCached,
     Overloaded,
+    PinsExhausted,
     Refused,
+    UnknownAgent,
 )
 from dovecote_engine.options import EngineOptions
 from dovecote_engine.request import (
+    ChoiceFinished,
     Event,
     Failed,
     Finished,
     FinishReason,
+    RankedToken,
     Request,
     Sampling,
     Started,
     Timing,
     TokenEvent,
+    TokenLogprobs,
     Usage,
 )
 
 if TYPE_CHECKING:
+    from dovecote_engine.agents import Agents
     from dovecote_engine.counters import Counters
     from dovecote_engine.engine import Engine, EngineStatus
     from dovecote_engine.loader import LoadedModel, load_model
@@ -40,8 +52,16 @@ if TYPE_CHECKING:
     from dovecote_engine.tokenizer import ChatTokenizer
 
 __all__ = [
+    "AgentBusy",
+    "AgentChanges",
+    "AgentError",
+    "AgentExists",
+    "AgentView",
+    "Agents",
+    "BadArchive",
     "BadRequest",
     "ChatTokenizer",
+    "ChoiceFinished",
     "ContextExceeded",
     "Counters",
     "Draining",
@@ -55,7 +75,10 @@ __all__ = [
     "Finished",
     "LoadedModel",
     "ModelError",
+    "NothingCached",
     "Overloaded",
+    "PinsExhausted",
+    "RankedToken",
     "Refused",
     "Request",
     "Sampling",
@@ -63,11 +86,14 @@ __all__ = [
     "Started",
     "Timing",
     "TokenEvent",
+    "TokenLogprobs",
+    "UnknownAgent",
     "Usage",
     "load_model",
 ]
 
 _MODULE_OF = {
+    "Agents": "agents",
     "ChatTokenizer": "tokenizer",
     "Counters": "counters",
     "Engine": "engine",

@@ -4,11 +4,15 @@
     ----------------------------------------------------------------------------------------
     restored                   length grows; shorter than planned if a block was damaged
     prefilled, not the last    length grows; whole blocks are sealed
-    prefilled, the last        as above; the row joins the batch; Started; then as for decoded
+    prefilled, the last        as above; the row joins the batch, and so do the rows that follow,
+                               as copies of it; Started; then, for each, as for decoded
     decoded                    TokenEvent, unless the token ends the answer; whole blocks sealed
-    an ending                  the rest is sealed, lease and row go back; Finished
-    a fault                    lease and row go back, the row is cleared; Failed
+    an ending                  the rest is sealed, lease and row go back; Finished, or
+                               ChoiceFinished while other choices of the request run
+    a fault                    lease and row go back, the row is cleared, and so for the request's
+                               other choices; Failed
     the slab is lost           every row as for a fault; the slab starts anew
+    waited too long            the lease goes back; Failed, with a time to come back
 
 All lengths are brought up to date before any row leaves: a leaving row has others moved, by length.
 
@@ -21,17 +25,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dovecote_engine.isolation import Fault, isolated
-from dovecote_engine.request import Failed, Finished, Started, TokenEvent
+from dovecote_engine.logprobs import named
+from dovecote_engine.request import ChoiceFinished, Failed, Finished, Started, TokenEvent
 from dovecote_engine.sequence import NO_ROW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from dovecote_engine.admission import Admission
+    from dovecote_engine.answer import Piece
     from dovecote_engine.counters import Counters
     from dovecote_engine.keeper import Keeper
     from dovecote_engine.plan import Outcome, Plan, PrefillChunk, Prefilled, Restored, RestoreSlice
     from dovecote_engine.request import Event, FinishReason
+    from dovecote_engine.sampler import Sampled
     from dovecote_engine.scheduler import RowChange, Scheduler
     from dovecote_engine.sequence import Sequence
     from dovecote_engine.served import Loaded
@@ -65,17 +72,17 @@ class Committer:
 
     def commit(self, plan: Plan, outcome: Outcome) -> list[Event]:
         """The events of the step, in order."""
-        events: list[Event] = []
+        events = [self._expire(sequence) for sequence in plan.expired]
         if outcome.slab_lost is not None:
-            return self._abandon(plan, outcome.slab_lost)
+            return [*events, *self._abandon(plan, outcome.slab_lost)]
         for sequence in plan.decode:
             sequence.length += 1
         if plan.restore is not None and outcome.restored is not None:
             events += self._restored(plan.restore, outcome.restored)
         if plan.prefill is not None and outcome.prefilled is not None:
             events += self._prefilled(plan.prefill, outcome.prefilled)
-        for sequence, token in zip(plan.decode, outcome.decoded, strict=True):
-            events += self._decoded(sequence, token)
+        for sequence, sampled in zip(plan.decode, outcome.decoded, strict=True):
+            events += self._decoded(sequence, sampled)
         for sequence in plan.cancelled:
             events += self._end(sequence, "cancelled")
         return events
@@ -87,7 +94,6 @@ class Committer:
         part.sequence.restored(
             restored.valid_tokens, part.end_block, block_tokens, restored.seconds
         )
-        self._scheduler.note_restore(part.end_block - part.start_block, restored.seconds)
         return ()
 
     def _prefilled(self, part: PrefillChunk, prefilled: Prefilled | Fault) -> Iterable[Event]:
@@ -96,70 +102,112 @@ class Committer:
             return self._fail(sequence, prefilled)
         sequence.length = part.end
         self._counters.prefilled_tokens += part.end - part.start
-        self._scheduler.note_prefill(part.end - part.start, prefilled.seconds)
         self._keeper.seal_whole_blocks(sequence)
-        if prefilled.token is None:
+        if not prefilled.sampled:
             return ()
-        return self._started(sequence, prefilled.token)
+        return self._started(sequence, prefilled.sampled)
 
-    def _started(self, sequence: Sequence, token: int) -> Iterable[Event]:
-        self._counters.prompt_tokens += sequence.prompt_tokens
-        self._counters.restored_tokens += sequence.matched
-        self._apply(self._scheduler.promote(sequence))
-        stream = isolated(self._tokenizer.text_stream)
-        if isinstance(stream, Fault):
-            return self._fail(sequence, stream)
-        sequence.begin_text(stream)
-        timing = sequence.timing(self._clock())
-        return (Started(sequence.id, sequence.matched, timing), *self._accept(sequence, token))
+    def _started(self, leader: Sequence, sampled: tuple[Sampled, ...]) -> Iterable[Event]:
+        self._counters.prompt_tokens += leader.prompt_tokens
+        self._counters.restored_tokens += leader.matched
+        self._apply(self._scheduler.promote(leader))
+        for follower in leader.family[1:]:
+            self._apply(self._scheduler.promote(follower))
+            self._slab.move_row(leader.row, follower.row, leader.length)
+            follower.take_over(leader)
+        events: list[Event] = [
+            Started(leader.id, leader.matched, leader.timing(self._clock())),
+        ]
+        for sequence, token in zip(leader.family, sampled, strict=True):
+            stream = isolated(self._tokenizer.text_stream)
+            if isinstance(stream, Fault):
+                return [*events, *self._fail(sequence, stream)]
+            sequence.begin_text(stream)
+            events += self._accept(sequence, token)
+        return events
 
-    def _decoded(self, sequence: Sequence, token: int | Fault) -> Iterable[Event]:
-        if sequence.is_cancelled:
+    def _decoded(self, sequence: Sequence, sampled: Sampled | Fault) -> Iterable[Event]:
+        if sequence.is_cancelled or sequence.has_left:
             return ()
-        if isinstance(token, Fault):
-            return self._fail(sequence, token)
+        if isinstance(sampled, Fault):
+            return self._fail(sequence, sampled)
         self._keeper.seal_whole_blocks(sequence)
-        return self._accept(sequence, token)
+        return self._accept(sequence, sampled)
 
-    def _accept(self, sequence: Sequence, token: int) -> Iterable[Event]:
+    def _accept(self, sequence: Sequence, sampled: Sampled) -> Iterable[Event]:
+        if sequence.has_left:
+            return ()
         self._counters.decoded_tokens += 1
-        reason = sequence.accept(token, self._eos_ids)
+        reason = sequence.accept(sampled.token, self._eos_ids)
         if reason == "stop":
             return self._end(sequence, reason)
-        text = isolated(sequence.text_of, token)
-        if isinstance(text, Fault):
-            return self._fail(sequence, text)
-        event = TokenEvent(sequence.id, token, text)
+        piece = isolated(self._text_of, sequence, sampled)
+        if isinstance(piece, Fault):
+            return self._fail(sequence, piece)
+        choice = sequence.choice
+        event = TokenEvent(sequence.id, sampled.token, piece.text, choice, piece.logprobs)
+        if piece.is_stopped:
+            return (event, *self._end(sequence, "stop"))
         if reason is None and self._scheduler.can_grow(sequence):
             return (event,)
         return (event, *self._end(sequence, "length"))
 
+    def _text_of(self, sequence: Sequence, sampled: Sampled) -> Piece:
+        logprobs = None
+        if sampled.ranking is not None:
+            logprobs = named(sampled.token, sampled.ranking, self._tokenizer.token_bytes)
+        return sequence.text_of(sampled.token, logprobs)
+
     def _end(self, sequence: Sequence, reason: FinishReason) -> Iterable[Event]:
-        text = isolated(sequence.rest_of_text)
-        if isinstance(text, Fault):
-            return self._fail(sequence, text)
+        rest = isolated(sequence.rest_of_text)
+        if isinstance(rest, Fault):
+            return self._fail(sequence, rest)
+        if rest.is_stopped and reason == "length":
+            reason = "stop"
         self._keeper.close(sequence)
         self._leave(sequence)
+        name, choice = sequence.id, sequence.choice
+        if not sequence.is_last:
+            return (ChoiceFinished(name, choice, reason, rest.text, rest.logprobs),)
         if reason == "cancelled":
             self._counters.cancelled += 1
         else:
             self._counters.finished += 1
-        return (Finished(sequence.id, reason, text, sequence.usage),)
+        return (Finished(name, reason, rest.text, sequence.usage, choice, rest.logprobs),)
 
     def _fail(self, sequence: Sequence, fault: Fault) -> Iterable[Event]:
-        """Nothing more of it is sealed: its last K and V may be what is wrong."""
-        if sequence.row != NO_ROW:
-            self._slab.clear_row(sequence.row)
-        sequence.lease.release()
-        self._leave(sequence)
+        """Ends the request with all its choices.
+
+        Nothing more of them is sealed: their last K and V may be what is wrong.
+        """
+        if sequence.has_left:
+            return ()
+        for each in sequence.family:
+            if not each.has_left:
+                self._drop(each)
         self._counters.failed += 1
         return (Failed(sequence.id, fault.message),)
+
+    def _drop(self, sequence: Sequence) -> None:
+        if sequence.row != NO_ROW:
+            self._slab.clear_row(sequence.row)
+        sequence.release()
+        self._leave(sequence)
+
+    def _expire(self, sequence: Sequence) -> Event:
+        sequence.release()
+        self._admission.finished(sequence)
+        self._counters.expired += 1
+        message = "The request waited too long for its turn."
+        return Failed(sequence.id, message, self._admission.retry_after_s)
 
     def _leave(self, sequence: Sequence) -> None:
         if sequence.row != NO_ROW:
             for change in self._scheduler.retire(sequence):
                 self._apply(change)
-        self._admission.finished(sequence)
+        sequence.has_left = True
+        if sequence.is_last:
+            self._admission.finished(sequence)
 
     def _apply(self, change: RowChange | None) -> None:
         if change is None:

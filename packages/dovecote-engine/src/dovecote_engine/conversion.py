@@ -10,6 +10,7 @@ Does not know what GGUF means (`gguf`, `gguf_tokenizer`) nor how models are load
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -110,11 +111,19 @@ def _write_weights(folder: Path, weights: Mapping[str, mx.array], progress: Prog
     progress(done, total)
     for number, shard in enumerate(shards, start=1):
         suffix = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
-        mx.save_safetensors(
-            str(folder / f"model{suffix}.safetensors"), shard, metadata={"format": "mlx"}
-        )
+        _save(folder / f"model{suffix}.safetensors", shard)
         done += sum(array.nbytes for array in shard.values())
         progress(done, total)
+
+
+def _save(path: Path, shard: dict[str, mx.array]) -> None:
+    """Writes one file. MLX gives no errno when that fails: a full disk is told by its room."""
+    try:
+        mx.save_safetensors(str(path), shard, metadata={"format": "mlx"})
+    except RuntimeError as error:
+        room = shutil.disk_usage(path.parent).free
+        cause = errno.ENOSPC if room < sum(array.nbytes for array in shard.values()) else errno.EIO
+        raise OSError(cause, os.strerror(cause), str(path)) from error
 
 
 def _shards(weights: Mapping[str, mx.array]) -> list[dict[str, mx.array]]:

@@ -16,6 +16,8 @@ class Counters:
     finished: int = 0
     cancelled: int = 0
     failed: int = 0
+    expired: int = 0
+    """Requests that waited too long for a row."""
     prompt_tokens: int = 0
     """Tokens of the prompts of the requests that got to their first token."""
     restored_tokens: int = 0

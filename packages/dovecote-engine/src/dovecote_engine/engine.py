@@ -2,7 +2,8 @@
 
     any thread                      engine thread
     submit, cancel, drain, wake     wait --> step: plan -> run -> commit --> events
-          `--> Admission <--take-- Scheduler     Runner   Committer --> Keeper --> pool, book
+          `--> Admission <--take-- Scheduler     Runner   Committer --> Keeper --> pool
+    agents  ---------------------------------------------------- Agents <--' `--> pool, book
 
 Scheduler and runner never call each other. Nothing here calls upwards: what a step did is returned.
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from dovecote_cache import CacheError
 from dovecote_engine.admission import Admission, Limits
+from dovecote_engine.agents import Agents
 from dovecote_engine.committer import Committer, Parts
 from dovecote_engine.counters import Counters
 from dovecote_engine.keeper import Keeper
@@ -30,11 +32,15 @@ from dovecote_engine.slab import Slab
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dovecote_cache import Agent, AgentBook, Pool, PoolStats
+    from dovecote_cache import AgentBook, Pool, PoolStats
     from dovecote_engine.request import Event, Request
+    from dovecote_engine.sequence import Phase
     from dovecote_engine.served import Loaded
 
 _log = logging.getLogger(__name__)
+
+_EXPIRE_EVERY_S = 1.0
+"""How often the book is asked for agents whose time to live is over: an indexed look-up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class EngineStatus:
 
     running: int
     waiting: int
+    waiting_tokens: int
     draining: bool
     rows: int
     capacity_tokens: int
@@ -71,19 +78,32 @@ class Engine:
         options = options or EngineOptions()
         self._pool, self._book, self._clock = pool, book, clock
         self._is_closed = False
-        self._checked_at_step = 0
+        self._checked_at_step = self._flushed_at_step = 0
+        self._flush_s = options.flush_seconds
         self._counters = Counters()
         self._last_step_s = clock()
         self._slab = Slab(loaded.geometry, options.slab_bytes)
         self._runner = Runner(loaded.model, self._slab)
         context_tokens = min(loaded.context_tokens, self._slab.row_limit_tokens)
         self.model = ServedModel(loaded.id, loaded.created, context_tokens, loaded.tokenizer)
-        limits = Limits(self._runner.vocabulary, context_tokens)
+        characters = loaded.tokenizer.token_characters
+        fits = self._slab.can_reserve
+        limits = Limits(self._runner.vocabulary, context_tokens, characters, fits)
         self._admission = Admission(pool, options, limits, clock)
         self._scheduler = Scheduler(self._admission, self._slab, options, clock)
-        keeper = Keeper(self._slab, book, loaded.id, self._counters)
+        self.agents = Agents(pool, book, loaded.id, self._admission.is_busy, options.pin_limit)
+        self._expired_at_s = clock()
+        keeper = Keeper(self._slab, self.agents, self._counters)
         parts = Parts(loaded, self._admission, self._scheduler, self._slab, keeper, self._counters)
         self._committer = Committer(parts, clock)
+
+    def screen(self, characters: int) -> None:
+        """Refuses at once what `submit` would refuse after the prompt was rendered and tokenised.
+
+        `characters`: how long the texts of its messages are. Passing is no promise. Any thread.
+        Raises: ContextExceeded, Overloaded, Draining.
+        """
+        self._admission.screen(characters)
 
     def submit(self, request: Request) -> None:
         """Lets the request in; its events come from `step`. Any thread.
@@ -92,12 +112,13 @@ class Engine:
         """
         self._admission.submit(request)
 
-    def cancel(self, request_id: str) -> None:
+    def cancel(self, request_id: str) -> Phase | None:
         """Ends the request soon, with Finished(reason="cancelled"); a second call does nothing.
 
-        What it computed stays in the pool. Any thread.
+        What it computed stays in the pool. Returns what it was doing, None if it is not known or
+        over. Any thread.
         """
-        self._admission.cancel(request_id)
+        return self._admission.cancel(request_id)
 
     def drain(self) -> None:
         """Refuses new requests from now on; those let in go on. Any thread."""
@@ -113,6 +134,7 @@ class Engine:
         return EngineStatus(
             running=len(self._scheduler.rows),
             waiting=self._admission.waiting,
+            waiting_tokens=self._admission.waiting_tokens,
             draining=self._admission.is_draining,
             rows=self._slab.rows,
             capacity_tokens=self._slab.capacity,
@@ -122,27 +144,29 @@ class Engine:
             pool=self._pool.stats(),
         )
 
-    def agents(self) -> list[Agent]:
-        """The agents in the book. Any thread."""
-        return [] if self._book is None else self._book.list()
-
     def wait(self, timeout_s: float) -> bool:
         """Waits until there is something to do; whether there is. Engine thread.
 
-        Uses the first idle moment after work to check the pool. Raises: PoolBroken, which nothing
+        Uses the first idle moment after work to check the pool, and a longer one to write what a
+        kill would cost. Raises: PoolBroken, which nothing
         but a bug can cause: better no service than wrong tokens.
         """
+        self._expire_agents()
         if self._scheduler.rows or self._admission.wait(timeout_s):
             return True
         if self._checked_at_step != self._counters.steps:
             self._checked_at_step = self._counters.steps
             self._pool.check()
+        if self._clock() - self._last_step_s >= self._flush_s:
+            self._flush()
         return False
 
     def step(self) -> list[Event]:
         """Runs one step and returns its events. Engine thread."""
         plan = self._scheduler.plan()
+        began = time.perf_counter()
         outcome = self._runner.run(plan)
+        self._scheduler.note(outcome, plan, time.perf_counter() - began)
         events = self._committer.commit(plan, outcome)
         self._counters.steps += 1
         self._last_step_s = self._clock()
@@ -155,17 +179,37 @@ class Engine:
         """
         self._admission.drain()
         for sequence in (*self._scheduler.clear(), *self._admission.take_all()):
-            sequence.lease.release()
+            sequence.release()
         self._slab.reset()
         if not self._is_closed:
             self._is_closed = True
             self._close_stores()
 
+    def _expire_agents(self) -> None:
+        if self._clock() - self._expired_at_s < _EXPIRE_EVERY_S:
+            return
+        self._expired_at_s = self._clock()
+        try:
+            self.agents.expire()
+        except CacheError as error:
+            self._counters.book_errors += 1
+            _log.warning("agents whose time is over are still there: %s", error)
+
+    def _flush(self) -> None:
+        if self._flushed_at_step == self._counters.steps:
+            return
+        self._flushed_at_step = self._counters.steps
+        try:
+            self._pool.flush()
+        except CacheError as error:
+            _log.warning("short blocks stay in memory: %s", error)
+
     def _close_stores(self) -> None:
+        self.agents.close()
         try:
             self._pool.sync()
         except CacheError as error:
-            # What is sealed was handed to the system already: this costs only a power failure.
+            # Whole blocks were handed to the system already: this costs each agent a short one.
             _log.warning("the pool could not be synced: %s", error)
         self._pool.close()
         if self._book is not None:

@@ -6,19 +6,33 @@ EngineError
 |-- Refused               the request could run, but not now
 |   |-- Overloaded        queue or pool full: try again after `retry_after_s`
 |   `-- Draining          the engine is shutting down
+|-- AgentError            what was asked of an agent cannot be done, and nothing was changed
+|   |-- UnknownAgent      there is none of that name
+|   |-- AgentExists       there is one of that name already
+|   |-- AgentBusy         a request of it runs or waits
+|   |-- PinsExhausted     pins would take more of the pool than they may
+|   |-- NothingCached     the pool has nothing left of it that could be exported
+|   `-- BadArchive        the file is no archive that this engine can import
 `-- ModelError            the model cannot be found, read or served
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "AgentBusy",
+    "AgentError",
+    "AgentExists",
+    "BadArchive",
     "BadRequest",
     "ContextExceeded",
     "Draining",
     "EngineError",
     "ModelError",
+    "NothingCached",
     "Overloaded",
+    "PinsExhausted",
     "Refused",
+    "UnknownAgent",
 ]
 
 
@@ -61,6 +75,62 @@ class Overloaded(Refused):
 
 class Draining(Refused):
     """The engine accepts nothing new, since it is shutting down."""
+
+
+class AgentError(EngineError):
+    """What was asked of an agent cannot be done, and nothing was changed."""
+
+
+class UnknownAgent(AgentError):
+    """There is no agent `name`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no agent '{name}'.")
+        self.name = name
+
+
+class AgentExists(AgentError):
+    """The name `name` is taken."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is an agent '{name}' already.")
+        self.name = name
+
+
+class AgentBusy(AgentError):
+    """A request of the agent `name` runs or waits: its end would bring the name back."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The agent '{name}' has a request that runs or waits.")
+        self.name = name
+
+
+class PinsExhausted(AgentError):
+    """Pins would take `wanted_blocks`, and may take `limit_blocks`."""
+
+    def __init__(self, wanted_blocks: int, limit_blocks: int) -> None:
+        super().__init__(
+            f"Pinned agents would take {wanted_blocks} blocks of the pool; "
+            f"at most {limit_blocks} can be pinned."
+        )
+        self.wanted_blocks = wanted_blocks
+        self.limit_blocks = limit_blocks
+
+
+class NothingCached(AgentError):
+    """The pool has nothing left of the agent `name` that could be exported."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Nothing of the agent '{name}' is in the cache.")
+        self.name = name
+
+
+class BadArchive(AgentError):
+    """The file is no archive that this engine can import. `code` says which kind of wrong."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class ModelError(EngineError):

@@ -9,7 +9,6 @@ Does not know plans or events. Engine thread only.
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
 
 from dovecote_cache import CacheError, PoolExhausted
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from dovecote_cache import AgentBook, RowPlanes
+    from dovecote_cache import RowPlanes
+    from dovecote_engine.agents import Agents
     from dovecote_engine.counters import Counters
     from dovecote_engine.sequence import Sequence
     from dovecote_engine.slab import Slab
@@ -32,12 +32,9 @@ _log = logging.getLogger(__name__)
 class Keeper:
     """The way from the slab to the pool and the book."""
 
-    def __init__(
-        self, slab: Slab, book: AgentBook | None, model_id: str, counters: Counters
-    ) -> None:
+    def __init__(self, slab: Slab, agents: Agents, counters: Counters) -> None:
         self._slab = slab
-        self._book = book
-        self._model_id = model_id
+        self._agents = agents
         self._counters = counters
 
     def seal_whole_blocks(self, sequence: Sequence) -> None:
@@ -50,7 +47,7 @@ class Keeper:
         if sequence.row != NO_ROW and sequence.length > sequence.lease.tokens:
             self._write(sequence, sequence.lease.seal_short)
         self._note_agent(sequence)
-        sequence.lease.release()
+        sequence.release()
 
     def _write(
         self, sequence: Sequence, seal: Callable[[npt.NDArray[np.uint32], RowPlanes], int]
@@ -70,10 +67,11 @@ class Keeper:
 
     def _note_agent(self, sequence: Sequence) -> None:
         name, lease = sequence.request.agent, sequence.lease
-        if self._book is None or name is None or not lease.tokens:
+        chain = lease.chain
+        if name is None or not chain.tokens:
             return
         try:
-            self._book.record(name, self._model_id, lease.tip, lease.tokens, time.time())
+            self._agents.note_turn(name, chain, sequence.matched)
         except CacheError as error:
             self._counters.book_errors += 1
             _log.warning("request %s is not in the agents' book: %s", sequence.id, error)

@@ -29,3 +29,7 @@ class Pace:
         if not self._per_second:
             return self._first_guess
         return max(self._minimum, int(max(self._per_second) * seconds))
+
+    def seconds_for(self, units: int) -> float:
+        """How long that many units take, 0 until there is a measurement."""
+        return units / max(self._per_second) if self._per_second else 0.0

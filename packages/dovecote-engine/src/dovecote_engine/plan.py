@@ -1,7 +1,7 @@
 """What one engine step will run, and what came of it: plain values between scheduler and runner.
 
-A step runs, in this order: one slice of a restore, one chunk of a prefill, one token for every row
-that decodes. Ranges are half open.
+A step runs, in this order: one slice of the slab's growth, one of a restore, one chunk of a
+prefill, one token for every row that decodes. Ranges are half open.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dovecote_engine.isolation import Fault
+    from dovecote_engine.sampler import Sampled
     from dovecote_engine.sequence import Sequence
 
 
@@ -33,8 +34,17 @@ class PrefillChunk:
 
     @property
     def is_last(self) -> bool:
-        """Whether the first token is sampled from it."""
+        """Whether the first token of each choice is sampled from it."""
         return self.end == self.sequence.prompt_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class GrowthSlice:
+    """The next `planes` planes of the slab on its way to that many rows of that many tokens."""
+
+    rows: int
+    tokens: int
+    planes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +56,16 @@ class Plan:
     """
 
     cancelled: tuple[Sequence, ...] = ()
+    expired: tuple[Sequence, ...] = ()
+    """Those that waited too long for a row; they have none."""
+    growth: GrowthSlice | None = None
     restore: RestoreSlice | None = None
     prefill: PrefillChunk | None = None
     decode: tuple[Sequence, ...] = ()
     rows: int = 0
-    """Rows that the slab must have, whether or not this step computes them."""
+    """Rows that the slab must have for the step."""
     capacity: int = 0
-    """Positions that each row must have after the step."""
+    """Positions that each row must have for the step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +78,17 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """`token` is the first sampled one, None unless the chunk was the prompt's last."""
+    """`sampled` is each choice's first token; none unless the chunk was the prompt's last."""
 
-    token: int | None
+    sampled: tuple[Sampled, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """A slice of the slab's growth is done."""
+
+    planes: int
     seconds: float
 
 
@@ -78,7 +99,8 @@ class Outcome:
     `slab_lost`: the forward failed in a way that leaves no row to be trusted.
     """
 
+    grown: Grown | None = None
     restored: Restored | Fault | None = None
     prefilled: Prefilled | Fault | None = None
-    decoded: list[int | Fault] = field(default_factory=list)
+    decoded: list[Sampled | Fault] = field(default_factory=list)
     slab_lost: Fault | None = None

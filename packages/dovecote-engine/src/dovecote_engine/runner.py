@@ -14,7 +14,7 @@ import mlx.core as mx
 from dovecote_engine.head import LastLogits
 from dovecote_engine.isolation import Fault, isolated
 from dovecote_engine.layer_cache import ChunkCursor, DecodeCursor, layer_caches
-from dovecote_engine.plan import Outcome, Prefilled, Restored
+from dovecote_engine.plan import Grown, Outcome, Prefilled, Restored
 from dovecote_engine.sampler import sample
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from mlx import nn
 
     from dovecote_engine.layer_cache import Cursor, LayerCache
-    from dovecote_engine.plan import Plan, PrefillChunk, RestoreSlice
+    from dovecote_engine.plan import GrowthSlice, Plan, PrefillChunk, RestoreSlice
+    from dovecote_engine.sampler import Sampled
     from dovecote_engine.sequence import Sequence
     from dovecote_engine.slab import Slab
 
@@ -49,6 +50,12 @@ class Runner:
         if isinstance(reserved, Fault):
             outcome.slab_lost = reserved
             return outcome
+        if plan.growth is not None:
+            grown = isolated(self._grow, plan.growth)
+            if isinstance(grown, Fault):
+                outcome.slab_lost = grown
+                return outcome
+            outcome.grown = grown
         if plan.restore is not None:
             outcome.restored = isolated(self._restore, plan.restore)
         if plan.prefill is not None and _is_reachable(plan.prefill, plan.restore, outcome):
@@ -60,6 +67,11 @@ class Runner:
                 outcome.slab_lost = result
         outcome.decoded = [] if isinstance(decoded, Fault) else decoded
         return outcome
+
+    def _grow(self, part: GrowthSlice) -> Grown:
+        began = time.perf_counter()
+        planes = self._slab.grow(part.rows, part.tokens, part.planes)
+        return Grown(planes, time.perf_counter() - began)
 
     def _restore(self, part: RestoreSlice) -> Restored:
         began = time.perf_counter()
@@ -77,14 +89,20 @@ class Runner:
         sequence = part.sequence
         tokens = mx.array([sequence.tokens[part.start : part.end]])
         caches = self._caches_at(ChunkCursor(sequence.row, part.start, part.end))
-        token: int | Fault | None
-        if part.is_last:
-            token = sample(self._last_logits(tokens, caches), (sequence.sampler,))[0]
-        else:
-            token = self._prefill_silently(tokens, part)
-        if isinstance(token, Fault):
-            return token
-        return Prefilled(token, time.perf_counter() - began)
+        if not part.is_last:
+            fault = self._prefill_silently(tokens, part)
+            return fault or Prefilled((), time.perf_counter() - began)
+        sampled: list[Sampled] = []
+        for each in self._first_tokens(sequence, self._last_logits(tokens, caches)):
+            if isinstance(each, Fault):
+                return each
+            sampled.append(each)
+        return Prefilled(tuple(sampled), time.perf_counter() - began)
+
+    def _first_tokens(self, sequence: Sequence, logits: mx.array) -> list[Sampled | Fault]:
+        """One for each choice, from the same logits [1, V]."""
+        samplers = [each.sampler for each in sequence.family]
+        return sample(mx.broadcast_to(logits, (len(samplers), logits.shape[-1])), samplers)
 
     def _prefill_silently(self, tokens: mx.array, part: PrefillChunk) -> Fault | None:
         """Computes K and V only: logits that nobody evaluates cost nothing."""
@@ -96,7 +114,7 @@ class Runner:
             return Fault("the model computed numbers that are not finite")
         return None
 
-    def _decode(self, sequences: Ordered[Sequence]) -> list[int | Fault]:
+    def _decode(self, sequences: Ordered[Sequence]) -> list[Sampled | Fault]:
         """One token for each of the rows [0, R)."""
         caches = self._caches_at(DecodeCursor([sequence.length for sequence in sequences]))
         tokens = mx.array([[sequence.tokens[-1]] for sequence in sequences])

@@ -6,8 +6,9 @@
 Both ranges are compact. A row that leaves is filled by the last of its range; the memory moves that
 this takes are returned, for the slab to do.
 
-Order: sequences start in the order of submission, but two of one agent never run at once. Prompt
-chunks go round among the rows that prefill, so that a short prompt does not wait for a long one.
+Two sequences of one agent never run at once. Who else starts, and whose prompt gets the next chunk,
+is decided in `turns.py`. A sequence that was chosen and does not fit the slab holds up the rest, so
+that a long one is not starved by short ones.
 
 Does not know the model, MLX or how long anything takes beyond what `note_*` tells it.
 Engine thread only.
@@ -18,23 +19,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from dovecote_engine.pace import Pace
-from dovecote_engine.plan import Plan, PrefillChunk, RestoreSlice
+from dovecote_engine.gaps import GapBudget
+from dovecote_engine.plan import GrowthSlice, Plan, PrefillChunk, Prefilled, Restored, RestoreSlice
 from dovecote_engine.sequence import NO_ROW
+from dovecote_engine.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dovecote_engine.admission import Admission
     from dovecote_engine.options import EngineOptions
+    from dovecote_engine.plan import Outcome
     from dovecote_engine.sequence import Sequence
     from dovecote_engine.slab import Slab
-
-# A chunk much shorter than this costs as much as it, since the weights are read once either way
-# (SmolLM2-135M on two cores: 1 token 27 ms, 16 tokens 64, 32 tokens 98, 64 tokens 159).
-_LEAST_CHUNK_TOKENS = 32
-_FIRST_CHUNK_TOKENS = 64
-_FIRST_RESTORE_BLOCKS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,35 +61,48 @@ class Scheduler:
         self._options = options
         self._clock = clock
         self._steps = 0
-        self._prefill_pace = Pace(_FIRST_CHUNK_TOKENS, _LEAST_CHUNK_TOKENS)
-        self._restore_pace = Pace(_FIRST_RESTORE_BLOCKS, 1)
+        self._turns = Turns(options.max_rows)
+        self._budget = GapBudget(options)
 
     def plan(self) -> Plan:
         """The next step. Starts waiting sequences where there are rows; changes nothing else."""
         self._steps += 1
         cancelled = self._admission.take_cancelled(self.rows)
+        expired = self._admission.take_expired()
         self._start_waiting()
         decode = tuple(self.rows[: self.decoding])
         if all(sequence.is_cancelled for sequence in decode):
             decode = ()
+        growth = self._plan_growth() if decode else None
         restore = self._plan_restore()
-        prefill = self._plan_prefill(restore)
+        prefill = self._plan_prefill(growth, restore)
+        rows, capacity = self._room(decode, restore, prefill)
         return Plan(
             cancelled=cancelled,
+            expired=expired,
+            growth=growth,
             restore=restore,
             prefill=prefill,
             decode=decode,
-            rows=len(self.rows),
-            capacity=self._capacity(decode, restore, prefill),
+            rows=rows,
+            capacity=capacity,
         )
 
-    def note_restore(self, blocks: int, seconds: float) -> None:
-        """Learns how fast restores are."""
-        self._restore_pace.record(blocks, seconds)
-
-    def note_prefill(self, tokens: int, seconds: float) -> None:
-        """Learns how fast prefill is."""
-        self._prefill_pace.record(tokens, seconds)
+    def note(self, outcome: Outcome, plan: Plan, seconds: float) -> None:
+        """Learns from a step that took so long how fast its parts are."""
+        if outcome.grown is not None:
+            seconds -= outcome.grown.seconds
+            self._budget.growth.record(outcome.grown.planes, outcome.grown.seconds)
+        if plan.restore is not None and isinstance(outcome.restored, Restored):
+            blocks = plan.restore.end_block - plan.restore.start_block
+            seconds -= outcome.restored.seconds
+            self._budget.restore.record(blocks, outcome.restored.seconds)
+        if plan.prefill is not None and isinstance(outcome.prefilled, Prefilled):
+            tokens = plan.prefill.end - plan.prefill.start
+            seconds -= outcome.prefilled.seconds
+            self._budget.prefill.record(tokens, outcome.prefilled.seconds)
+        if plan.decode:
+            self._budget.note_decode(seconds)
 
     def can_grow(self, sequence: Sequence) -> bool:
         """Whether the slab has, or can get, room for the sequence's next token."""
@@ -143,71 +153,128 @@ class Scheduler:
         sequence.row = row
 
     def _start_waiting(self) -> None:
-        while len(self.rows) < self._options.max_rows:
-            busy = {row.request.agent for row in self.rows if row.request.agent is not None}
-            sequence = self._admission.take_next(busy, self._fits)
-            if sequence is None:
+        while True:
+            heads = self._admission.heads(self.rows)
+            self._turns.meet((*self.rows, *heads))
+            if not heads:
                 return
+            sequence = self._turns.next_start(heads, self.rows)
+            if sequence is None or not self._fits(sequence):
+                return
+            self._admission.take(sequence)
             sequence.start(len(self.rows), self._clock())
             self.rows.append(sequence)
+            for follower in sequence.fork():
+                follower.row = len(self.rows)
+                self.rows.append(follower)
 
     def _fits(self, sequence: Sequence) -> bool:
-        """Whether one more row fits, with every row as long as it may get."""
+        """Whether the rows of all its choices fit, with every row as long as it may get."""
         if not self.rows:
             return True
+        choices = sequence.request.choices
+        if choices > 1 and len(self.rows) + choices > self._options.max_rows:
+            return False
         rows = (*self.rows, sequence)
         tokens = max(max(row.extent.planned_tokens, row.length + 1) for row in rows)
-        return self._slab.can_reserve(len(rows), tokens)
+        return self._slab.can_reserve(len(self.rows) + choices, tokens)
+
+    def _plan_growth(self) -> GrowthSlice | None:
+        """Room for every prompt, and ahead of the longest answer, before anybody needs it.
+
+        While rows decode, the slab grows in slices; who does not fit yet waits for the last one.
+        """
+        preparing = [row for row in self._preparing() if row.phase != "following"]
+        rows = max([self.decoding, *(_last_row(row) + 1 for row in preparing)])
+        longest = max(row.length + 1 for row in self.rows[: self.decoding])
+        tokens = max([longest, *(row.prompt_tokens for row in preparing)])
+        # As many tokens ahead as there are planes: one plane a token is the slowest growth.
+        ahead = max(tokens, longest + self._slab.planes)
+        if self._slab.can_reserve(rows, ahead):
+            tokens = ahead
+        if self._slab.holds(rows, tokens) or not self._slab.can_reserve(rows, tokens):
+            return None
+        return GrowthSlice(rows, tokens, self._budget.planes())
+
+    def _has_room(self, sequence: Sequence) -> bool:
+        """Whether it can be prepared without making decoding rows wait for the slab to grow."""
+        return not self.decoding or self._slab.holds(
+            _last_row(sequence) + 1, sequence.prompt_tokens
+        )
 
     def _plan_restore(self) -> RestoreSlice | None:
-        sequence = next((row for row in self._preparing() if row.phase == "restoring"), None)
-        if sequence is None:
+        waiting = [
+            row for row in self._preparing() if row.phase == "restoring" and self._has_room(row)
+        ]
+        if not waiting:
             return None
-        blocks = self._restore_pace.units_in(self._options.restore_seconds)
+        sequence = self._turns.next_restore(waiting)
         last = -(-sequence.matched // self._slab.block_tokens)
         start = sequence.restored_blocks
-        end = min(last, start + blocks) if self.decoding else last
+        end = min(last, start + self._budget.blocks()) if self.decoding else last
         return RestoreSlice(sequence, start, end)
 
-    def _plan_prefill(self, restore: RestoreSlice | None) -> PrefillChunk | None:
-        """A chunk for the row that was served least recently.
-
-        One whose restore ends in this step counts as restored.
-        """
-        ready = [row for row in self._preparing() if row.phase == "prefilling"]
+    def _plan_prefill(
+        self, growth: GrowthSlice | None, restore: RestoreSlice | None
+    ) -> PrefillChunk | None:
+        """A chunk for the row whose turn it is. One whose restore ends in this step is restored."""
+        ready = [
+            row for row in self._preparing() if row.phase == "prefilling" and self._has_room(row)
+        ]
         if restore is not None and self._completes(restore):
             ready.append(restore.sequence)
-        if not ready:
+        tokens = self._chunk_tokens(growth, restore)
+        if not ready or not tokens:
             return None
-        sequence = min(ready, key=lambda row: row.served_at_step)
+        sequence = self._turns.next_chunk(ready)
         sequence.served_at_step = self._steps
         start = max(sequence.length, sequence.matched)
-        return PrefillChunk(
-            sequence, start, min(sequence.prompt_tokens, start + self._chunk_tokens())
-        )
+        end = min(sequence.prompt_tokens, start + tokens)
+        self._turns.charge(sequence, end - start)
+        return PrefillChunk(sequence, start, end)
 
     def _completes(self, restore: RestoreSlice) -> bool:
         return restore.end_block * self._slab.block_tokens >= restore.sequence.matched
 
-    def _chunk_tokens(self) -> int:
+    def _chunk_tokens(self, growth: GrowthSlice | None, restore: RestoreSlice | None) -> int:
+        """As many as time allows, or the most where nobody else is kept waiting."""
+        most = self._options.max_chunk_tokens
+        if len(self.rows) == 1 and not self._admission.waiting:
+            return most
         if not self.decoding:
-            return self._options.max_chunk_tokens
-        tokens = self._prefill_pace.units_in(self._options.chunk_seconds)
-        return min(tokens, self._options.max_chunk_tokens)
+            return min(most, self._budget.unhurried_tokens())
+        spent_s = 0.0
+        if growth is not None:
+            spent_s += self._budget.growth.seconds_for(growth.planes)
+        if restore is not None:
+            spent_s += self._budget.restore.seconds_for(restore.end_block - restore.start_block)
+        return min(most, self._budget.chunk_tokens(spent_s))
 
     def _preparing(self) -> list[Sequence]:
         waiting = self.rows[self.decoding :]
         return [sequence for sequence in waiting if not sequence.is_cancelled]
 
-    def _capacity(
+    def _room(
         self,
         decode: tuple[Sequence, ...],
         restore: RestoreSlice | None,
         prefill: PrefillChunk | None,
-    ) -> int:
+    ) -> tuple[int, int]:
+        """Rows and positions that the step needs.
+
+        For whole prompts and, while nobody decodes, for all of them, so that growth is seldom.
+        """
+        touched = [part.sequence for part in (restore, prefill) if part is not None]
+        if not self.decoding:
+            touched = self._preparing()
+        rows = [len(decode), *(_last_row(sequence) + 1 for sequence in touched)]
         ends = [sequence.length + 1 for sequence in decode]
+        ends += [sequence.prompt_tokens for sequence in touched]
         if restore is not None:
             ends.append(restore.end_block * self._slab.block_tokens)
-        if prefill is not None:
-            ends.append(prefill.end)
-        return max(ends, default=0)
+        return max(rows), max(ends, default=0)
+
+
+def _last_row(sequence: Sequence) -> int:
+    """The last row of its family: all of them are filled when its prompt is complete."""
+    return max(each.row for each in sequence.family)

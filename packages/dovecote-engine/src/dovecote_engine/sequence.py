@@ -7,8 +7,11 @@
 Q1  The K and V of exactly the tokens [0, length) are in the sequence's row.
 Q2  While it decodes, len(tokens) == length + 1: the last token was sampled and not yet computed.
 Q3  A waiting sequence has no row (-1); it holds a lease from submission until it ends.
+Q4  A request of n choices is a family of n sequences. It waits as one, the leader, which holds all
+    n leases and computes the prompt. The others start with it and follow: their rows stay empty
+    until the prompt is complete, and then hold copies of the leader's K and V.
 
-Does not know the slab, the runner or other sequences.
+Does not know the slab, the runner or sequences of other requests.
 """
 
 from __future__ import annotations
@@ -18,18 +21,21 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from dovecote_engine.answer import AnswerText, Piece
 from dovecote_engine.isolation import Fault, isolated
 from dovecote_engine.request import Timing, Usage
 from dovecote_engine.sampler import RowSampler
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy.typing as npt
 
     from dovecote_cache import Lease
-    from dovecote_engine.request import FinishReason, Request
+    from dovecote_engine.request import FinishReason, Request, TokenLogprobs
     from dovecote_engine.text_stream import TextStream
 
-Phase = Literal["waiting", "restoring", "prefilling", "decoding"]
+Phase = Literal["waiting", "following", "restoring", "prefilling", "decoding"]
 
 NO_ROW = -1
 
@@ -45,12 +51,25 @@ class Extent:
 
 
 class Sequence:
-    """A request with its lease, row, tokens and text."""
+    """One choice of a request with its lease, row, tokens and text.
 
-    def __init__(self, request: Request, lease: Lease, extent: Extent, now: float) -> None:
+    Made as the leader of its family; `spares` are the leases of the choices that will follow.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        lease: Lease,
+        extent: Extent,
+        now: float,
+        spares: Iterable[Lease] = (),
+    ) -> None:
         self.request = request
         self.lease = lease
         self.extent = extent
+        self.choice = 0
+        self.family = [self]
+        self.has_left = False
         self.tokens = list(request.prompt)
         self.length = 0
         self.row = NO_ROW
@@ -59,11 +78,12 @@ class Sequence:
         self.served_at_step = -1
         self.is_sealing = True
         self.is_cancelled = False
-        self._submitted_at = now
+        self.submitted_at = now
         self._started_at = now
         self._restore_s = 0.0
         self._sampler: RowSampler | None = None
-        self._stream: TextStream | None = None
+        self._spares = [*spares]
+        self._text: AnswerText | None = None
 
     @property
     def id(self) -> str:
@@ -71,10 +91,17 @@ class Sequence:
         return self.request.id
 
     @property
+    def is_last(self) -> bool:
+        """Whether no other of the family is left: the request ends with this one."""
+        return all(each.has_left for each in self.family if each is not self)
+
+    @property
     def phase(self) -> Phase:
         """What its next step would be."""
         if self.row == NO_ROW:
-            return "waiting"
+            return "decoding" if self.has_left else "waiting"
+        if self.choice and not self.length:
+            return "following"
         if self.length < self.matched:
             return "restoring"
         return "prefilling" if self.length < self.prompt_tokens else "decoding"
@@ -91,14 +118,18 @@ class Sequence:
 
     @property
     def usage(self) -> Usage:
-        """The counts so far."""
-        return Usage(self.prompt_tokens, self.matched, self.completion_tokens)
+        """The counts of the whole family so far."""
+        sampled = sum(each.completion_tokens for each in self.family)
+        return Usage(self.prompt_tokens, self.family[0].matched, sampled)
 
     @property
     def sampler(self) -> RowSampler:
         """Made at its first use, since its random key lives on the engine thread."""
         if self._sampler is None:
-            self._sampler = RowSampler(self.request.sampling)
+            request = self.request
+            self._sampler = RowSampler(
+                request.sampling, request.prompt, self.choice, request.top_logprobs
+            )
         return self._sampler
 
     def start(self, row: int, now: float) -> None:
@@ -108,14 +139,40 @@ class Sequence:
         """
         self.row = row
         self._started_at = now
-        found = isolated(self.lease.match, np.array(self.request.prompt[:-1], np.uint32))
-        self.matched = 0 if isinstance(found, Fault) else found
+        self.matched = self._match()
         if self.matched:
             self.lease.prefetch()
 
+    def fork(self) -> list[Sequence]:
+        """The sequences of the other choices, without rows. Each takes one of the spare leases."""
+        followers = []
+        while self._spares:
+            lease = self._spares.pop(0)
+            follower = Sequence(self.request, lease, self.extent, self.submitted_at)
+            follower.choice = len(self.family)
+            self.family.append(follower)
+            follower.family = self.family
+            followers.append(follower)
+        return followers
+
+    def take_over(self, leader: Sequence) -> None:
+        """Notes that its row holds what the leader's holds: the prompt.
+
+        Its chain begins with the leader's sealed blocks, which are in the pool by now.
+        """
+        self.matched, self.length = leader.matched, leader.length
+        self.is_sealing = leader.is_sealing
+        self._match()
+
+    def release(self) -> None:
+        """Gives its lease back, and the spare ones."""
+        for lease in (self.lease, *self._spares):
+            lease.release()
+        self._spares.clear()
+
     def begin_text(self, stream: TextStream) -> None:
         """Takes the detokenizer of its answer."""
-        self._stream = stream
+        self._text = AnswerText(stream, self.request.stop)
 
     def restored(self, valid: int, end_block: int, block_tokens: int, seconds: float) -> None:
         """Notes that blocks up to `end_block` are in the row and that the lease covers `valid`."""
@@ -126,7 +183,7 @@ class Sequence:
 
     def timing(self, now: float) -> Timing:
         """Where the time until now went; prefill is what is neither queue nor restore."""
-        queue_s = self._started_at - self._submitted_at
+        queue_s = self._started_at - self.submitted_at
         prefill_s = max(0.0, now - self._started_at - self._restore_s)
         return Timing(queue_s, self._restore_s, prefill_s)
 
@@ -137,14 +194,14 @@ class Sequence:
             return "stop"
         return "length" if len(self.tokens) >= self.extent.end_tokens else None
 
-    def text_of(self, token: int) -> str:
+    def text_of(self, token: int, logprobs: TokenLogprobs | None) -> Piece:
         """What the token adds to the text."""
-        assert self._stream is not None  # noqa: S101 - begin_text comes before the first token
-        return self._stream.push(token)
+        assert self._text is not None  # noqa: S101 - begin_text comes before the first token
+        return self._text.push(token, logprobs)
 
-    def rest_of_text(self) -> str:
-        """What the detokenizer still held back."""
-        return "" if self._stream is None else self._stream.finish()
+    def rest_of_text(self) -> Piece:
+        """What was still held back."""
+        return Piece() if self._text is None else self._text.finish()
 
     def unsealed(self) -> npt.NDArray[np.uint32]:
         """The computed tokens that follow the lease's last whole block."""
@@ -153,3 +210,8 @@ class Sequence:
     def has_whole_block(self, block_tokens: int) -> bool:
         """Whether a block has filled up since the last seal."""
         return self.length - self.lease.whole_tokens >= block_tokens
+
+    def _match(self) -> int:
+        prompt = np.array(self.request.prompt[:-1], np.uint32)
+        found = isolated(self.lease.match, prompt, self.request.salt)
+        return 0 if isinstance(found, Fault) else found

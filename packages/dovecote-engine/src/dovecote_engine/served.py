@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 class Tokenizer(Protocol):
     """Text to token ids and back. Any thread."""
 
+    @property
+    def token_characters(self) -> int:
+        """No token stands for more characters of a text; 0 if that is not known."""
+
     def render(
         self,
         messages: Sequence[Mapping[str, object]],
@@ -35,6 +39,9 @@ class Tokenizer(Protocol):
 
     def text_stream(self) -> TextStream:
         """A fresh incremental detokenizer."""
+
+    def token_bytes(self, token: int) -> bytes:
+        """What one token stands for, by itself; the name of one that stands for no text."""
 
 
 class Loaded(Protocol):

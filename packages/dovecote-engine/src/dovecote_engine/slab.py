@@ -14,6 +14,8 @@ S2  No buffer view outlives the call that made it: MLX updates an array in place
     else holds its buffer, and would copy the whole slab otherwise.
 S3  rows * capacity * bytes of a token stay within the budget, as long as callers ask
     `can_reserve` before they promise a row.
+S4  While it grows in slices, some planes have the new shape already and the others the old one:
+    every plane has at least `rows` rows of `capacity` positions, in which nothing has moved.
 
 Does not know sequences, the pool's index or the model. Engine thread only.
 """
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
     from dovecote_cache import Geometry
 
-# Growing copies the slab once; steps keep that rare: 256 tokens is what mlx-lm's own cache uses.
+# Growing copies the slab; steps keep that rare: 256 tokens is what mlx-lm's own cache uses.
 CAPACITY_STEP_TOKENS = 256
 
 
@@ -68,6 +70,10 @@ def _elements(*arrays: mx.array) -> Iterator[list[npt.NDArray[np.generic]]]:
 class Slab:
     """Rows of K and V that grow in steps within a byte budget."""
 
+    rows: int
+    capacity: int
+    _target: tuple[int, int]
+
     def __init__(self, geometry: Geometry, budget_bytes: int) -> None:
         self._dtype: mx.Dtype = getattr(mx, geometry.dtype)
         self._block_tokens = geometry.block_tokens
@@ -87,9 +93,14 @@ class Slab:
         return self._block_tokens
 
     @property
+    def planes(self) -> int:
+        """Arrays of the slab: K and V of each layer."""
+        return 2 * len(self._shapes)
+
+    @property
     def bytes(self) -> int:
         """The memory that the slab takes now."""
-        return self.rows * self.capacity * self._token_bytes
+        return sum(plane.nbytes for plane in (*self.keys, *self.values))
 
     @property
     def row_limit_tokens(self) -> int:
@@ -101,30 +112,44 @@ class Slab:
         """Whether that many rows of that many tokens fit into the budget."""
         return self._bytes(rows, _round_up(tokens, CAPACITY_STEP_TOKENS)) <= self._budget_bytes
 
-    def reserve(self, rows: int, tokens: int) -> None:
-        """Makes room for that many rows of that many tokens; what the rows hold stays.
+    def holds(self, rows: int, tokens: int) -> bool:
+        """Whether there is room for that many rows of that many tokens now."""
+        return rows <= self.rows and tokens <= self.capacity
 
+    def reserve(self, rows: int, tokens: int) -> None:
+        """Makes room for that many rows of that many tokens at once; what the rows hold stays."""
+        self.grow(rows, tokens, self.planes)
+
+    def grow(self, rows: int, tokens: int, planes: int) -> int:
+        """Brings up to `planes` more planes to a shape with that room; returns how many it was.
+
+        The room is there once `holds` says so; until then the rows that run lose nothing (S4).
         Grows beyond what is asked for (rows to a power of two, capacity by a quarter) where the
-        budget allows, so that the next rows and tokens cost no copy.
+        budget allows, so that the next rows and tokens cost no copy. Where it allows less than the
+        rows that are there, rows beyond those asked for are given up, and all at once.
         """
-        if rows <= self.rows and tokens <= self.capacity:
-            return
-        needed = _round_up(tokens, CAPACITY_STEP_TOKENS)
-        generous = max(self.capacity, needed)
-        if tokens > self.capacity > 0:
-            generous = max(needed, _round_up(self.capacity * 5 // 4, CAPACITY_STEP_TOKENS))
-        shapes = (
-            (max(self.rows, _power_of_two(rows)), generous),
-            (max(self.rows, rows), max(self.capacity, needed)),
-            (rows, max(self.capacity, needed)),
-        )
-        fitting = (shape for shape in shapes if self._bytes(*shape) <= self._budget_bytes)
-        self._reshape(*next(fitting, (rows, needed)))
+        if self.holds(rows, tokens):
+            return 0
+        target_rows, target_capacity = self._target
+        if rows > target_rows or tokens > target_capacity:
+            self._target = self._shape_for(rows, tokens)
+            self._grown = 0
+        if self._target[0] < self.rows:
+            planes = self.planes
+        end = min(self.planes, self._grown + planes)
+        grown = end - self._grown
+        self._grow_planes(self._grown, end)
+        self._grown = end
+        if end == self.planes:
+            self.rows, self.capacity = self._target
+        return grown
 
     def reset(self) -> None:
         """Gives all memory back. Every row is lost."""
         self.rows = 0
         self.capacity = 0
+        self._target = (0, 0)
+        self._grown = 0
         self.keys = [mx.zeros((0, heads, 0, dim), self._dtype) for heads, dim, _ in self._shapes]
         self.values = [mx.zeros((0, heads, 0, dim), self._dtype) for heads, _, dim in self._shapes]
         mx.clear_cache()
@@ -147,7 +172,12 @@ class Slab:
                 view.release()
 
     def move_row(self, source: int, target: int, tokens: int) -> None:
-        """Copies the first `tokens` positions of a row over another one."""
+        """Copies the first `tokens` positions of a row over another one.
+
+        Without positions there is no copy: the row may not be there yet.
+        """
+        if not tokens:
+            return
         for plane in self._settled_planes():
             with _elements(plane) as (memory,):
                 memory[target, :, :tokens] = memory[source, :, :tokens]
@@ -177,19 +207,34 @@ class Slab:
         yield from self.keys
         yield from self.values
 
-    def _reshape(self, rows: int, capacity: int) -> None:
+    def _shape_for(self, rows: int, tokens: int) -> tuple[int, int]:
+        """Rows and capacity to grow to: the most generous that fits the budget."""
+        needed = _round_up(tokens, CAPACITY_STEP_TOKENS)
+        generous = max(self.capacity, needed)
+        if tokens > self.capacity > 0:
+            generous = max(needed, _round_up(self.capacity * 5 // 4, CAPACITY_STEP_TOKENS))
+        shapes = (
+            (max(self.rows, _power_of_two(rows)), generous),
+            (max(self.rows, rows), max(self.capacity, needed)),
+            (rows, max(self.capacity, needed)),
+        )
+        fitting = (shape for shape in shapes if self._bytes(*shape) <= self._budget_bytes)
+        return next(fitting, (rows, needed))
+
+    def _grow_planes(self, start: int, end: int) -> None:
         """One plane at a time, so that the peak is one plane above the budget."""
         self.settle()
-        for planes in (self.keys, self.values):
-            for layer, plane in enumerate(planes):
-                planes[layer] = self._resized(plane, rows, capacity)
-        self.rows, self.capacity = rows, capacity
+        for place in range(start, end):
+            side = (self.keys, self.values)[place % 2]
+            side[place // 2] = self._resized(side[place // 2], *self._target)
         mx.clear_cache()
 
     def _resized(self, plane: mx.array, rows: int, capacity: int) -> mx.array:
+        if plane.shape[0] == rows and plane.shape[2] == capacity:
+            return plane
         fresh = mx.zeros((rows, plane.shape[1], capacity, plane.shape[3]), self._dtype)
         mx.eval(fresh)
-        kept_rows, kept = min(rows, self.rows), min(capacity, self.capacity)
+        kept_rows, kept = min(rows, plane.shape[0]), min(capacity, plane.shape[2])
         if kept_rows and kept:
             with _elements(fresh, plane) as (target, source):
                 target[:kept_rows, :, :kept] = source[:kept_rows, :, :kept]

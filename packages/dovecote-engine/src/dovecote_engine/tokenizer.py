@@ -46,7 +46,8 @@ class ChatTokenizer:
     """A model's tokenizer and chat template. Any thread.
 
     `eos_ids` end an answer. `vocabulary_size` counts the tokens, added ones included; a model may
-    have more rows than that. `has_tools` says that the template knows tools.
+    have more rows than that. `has_tools` says that the template knows tools. No token stands for
+    more than `token_characters` characters of a text.
     """
 
     def __init__(self, wrapper: TokenizerWrapper) -> None:
@@ -64,6 +65,7 @@ class ChatTokenizer:
         self._token_bytes, self._drops_space = _bytes_of_tokens(wrapper)
         self.eos_ids: frozenset[int] = frozenset(wrapper.eos_token_ids)
         self.vocabulary_size: int = len(wrapper)
+        self.token_characters: int = max(map(len, wrapper.get_vocab()), default=0)
         self.has_tools: bool = wrapper.has_tool_calling
 
     def render(
@@ -111,6 +113,19 @@ class ChatTokenizer:
         if self._token_bytes is None:
             return WindowTextStream(self.decode)
         return BytesTextStream(self._bytes, drop_space=self._drops_space)
+
+    def token_bytes(self, token: int) -> bytes:
+        """What one token stands for, by itself: perhaps a part of a character. The name of a
+        special one; nothing for an id without a token.
+        """
+        name = self._wrapper.convert_ids_to_tokens(token)
+        if name is None:
+            return b""
+        if token in self._special_ids:
+            return str(name).encode()
+        if self._token_bytes is None:
+            return self.decode((token,)).encode()
+        return self._token_bytes(name)
 
     def _bytes(self, token: int) -> bytes:
         if token in self._special_ids or self._token_bytes is None:

@@ -13,13 +13,22 @@ from msgspec import Meta, Struct
 
 from dovecote_http.errors import ApiError, invalid
 
-__all__ = ["ChatBody", "Message", "StreamOptions", "TextPart", "decode_chat", "template_messages"]
+__all__ = [
+    "ChatBody",
+    "GenerationBody",
+    "Message",
+    "StreamOptions",
+    "TextPart",
+    "decode_body",
+    "decode_chat",
+    "template_messages",
+    "unsupported",
+]
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 Count = Annotated[int, Meta(ge=1)]
-Temperature = Annotated[float, Meta(ge=0, le=2)]
-TopP = Annotated[float, Meta(gt=0, le=1)]
-Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Stop = Annotated[str, Meta(min_length=1)]
 S = TypeVar("S", bound=Struct)
 
 
@@ -47,33 +56,55 @@ class StreamOptions(Struct, frozen=True):
     include_usage: bool | None = None
 
 
-class ChatBody(Struct, frozen=True, kw_only=True):
-    """The body of a chat completion."""
+class GenerationBody(Struct, frozen=True, kw_only=True):
+    """What chat and text completions have in common."""
 
-    messages: Annotated[list[Message], Meta(min_length=1)]
     model: str | None = None
-    max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    seed: Seed | None = None
+    n: Annotated[int, Meta(ge=1, le=16)] | None = None
+    stop: Stop | Annotated[list[Stop], Meta(max_length=4)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=-1)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.1, le=10)] | None = None
+    logit_bias: dict[int, Annotated[float, Meta(ge=-100, le=100)]] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     session_id: str | None = None
     prompt_cache_key: str | None = None
+    cache_salt: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     user: str | None = None
+    priority: object = None
+
+    @property
+    def wants_usage(self) -> bool:
+        """The stream is to end with a usage chunk."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def salt(self) -> bytes:
+        """What separates this tenant's cached prefixes from those of others."""
+        return (self.cache_salt or "").encode()
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings, however they were written."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+class ChatBody(GenerationBody, frozen=True, kw_only=True):
+    """The body of a chat completion."""
+
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
 
     # Understood only where they ask for nothing: see _NEUTRAL.
-    n: int | None = None
-    stop: object = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = None
-    logit_bias: dict[str, float] | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
     tools: object = None
     tool_choice: object = None
     functions: object = None
@@ -89,22 +120,12 @@ class ChatBody(Struct, frozen=True, kw_only=True):
         return self.max_completion_tokens or self.max_tokens
 
     @property
-    def wants_usage(self) -> bool:
-        """The stream is to end with a usage chunk."""
-        return self.stream_options is not None and bool(self.stream_options.include_usage)
+    def ranked_tokens(self) -> int | None:
+        """How many of the likeliest tokens to tell with each; None for no log probabilities."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
 
 _NEUTRAL: dict[str, tuple[object, ...]] = {
-    "n": (1,),
-    "stop": ([],),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "logit_bias": ({},),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "repetition_penalty": (1,),
-    "top_k": (0, -1),
-    "min_p": (0,),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "functions": ([],),
@@ -119,11 +140,13 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
 
 def decode_chat(raw: bytes) -> ChatBody:
     """The validated body. Raises: ApiError (400) that names the field at fault."""
-    body = _decode(raw, ChatBody)
+    body = decode_body(raw, ChatBody)
     for name, neutral in _NEUTRAL.items():
         value = getattr(body, name)
         if value is not None and value not in neutral:
-            raise _unsupported(name)
+            raise unsupported(name)
+    if body.top_logprobs and not body.logprobs:
+        raise invalid("'top_logprobs' needs 'logprobs' to be true.", "top_logprobs")
     return body
 
 
@@ -137,9 +160,9 @@ def template_messages(body: ChatBody) -> list[dict[str, object]]:
 
 def _template_message(at: int, message: Message) -> dict[str, object]:
     if message.tool_calls not in (None, []):
-        raise _unsupported(f"messages[{at}].tool_calls")
+        raise unsupported(f"messages[{at}].tool_calls")
     if message.function_call is not None:
-        raise _unsupported(f"messages[{at}].function_call")
+        raise unsupported(f"messages[{at}].function_call")
     shown: dict[str, object] = {"role": message.role, "content": _text(at, message)}
     if message.name is not None:
         shown["name"] = message.name
@@ -166,14 +189,14 @@ def _text(at: int, message: Message) -> str:
     return "".join(texts)
 
 
-def _unsupported(param: str) -> ApiError:
+def unsupported(param: str) -> ApiError:
+    """A 400 for a wish that would change the answer and cannot be met."""
     message = f"'{param}' is not supported yet: leave it out."
-    if param == "n":
-        message = "'n' must be 1: several choices are not supported yet."
     return invalid(message, param, "unsupported_parameter")
 
 
-def _decode(raw: bytes, kind: type[S]) -> S:
+def decode_body(raw: bytes, kind: type[S]) -> S:
+    """The body as that struct. Raises: ApiError (400) that names the place at fault."""
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
@@ -192,7 +215,7 @@ def _unreadable(reason: str) -> ApiError:
     return invalid(f"The body of the request could not be read as JSON: {reason}.", None)
 
 
-_PLACE = re.compile(r"^(?P<reason>.*?)(?: - at `\$(?P<path>.*)`)?$", re.DOTALL)
+_PLACE = re.compile(r"^(?P<reason>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<name>\w+)`$")
 
 

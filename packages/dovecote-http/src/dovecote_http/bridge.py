@@ -1,15 +1,21 @@
 """The one place where asyncio and the engine's thread meet.
 
-    event loop                              engine thread
+    event loop                              engine thread (`engine_thread.py`)
     submit() --- engine.submit() -------->  engine.wait()
     EventStream <-- call_soon_threadsafe -- engine.step()
     cancel() --- engine.cancel() -------->
+
+    loading --> up --an exception, or a step beyond stall_s--> lost --closed--> loading, once
+                                                                 `--closed--> down, the second time
 
 B1 The engine is made, stepped and closed in one thread (MLX state belongs to its thread).
 B2 A stream is registered before its request is submitted, so that no event can miss it.
 B3 The loop thread alone touches streams.
 B4 A stream that is left before its last event cancels its request.
-B5 When the engine is lost, every open stream gets `Failed`, and no new one is opened.
+B5 When the engine is lost, every open stream gets `Failed`, and none is opened until another is up.
+B6 A lost engine is closed, and its pool with it, before the factory is asked for another. A stuck
+   thread cannot be ended: until its step returns there is no other engine, since two would write to
+   one pool; readiness and liveness tell, so that the process can be restarted from outside.
 
 Does not know HTTP.
 """
@@ -17,28 +23,25 @@ Does not know HTTP.
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import structlog
+
 from dovecote_engine.request import Event, Failed, Finished, Request
+from dovecote_http.engine_thread import EngineThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
-    from dovecote_http.engine_like import AgentLike, EngineLike, ModelLike, StatusLike
+    from dovecote_http.engine_like import EngineLike, ModelLike, StatusLike
 
 __all__ = ["BridgeHealth", "EngineBridge", "EngineStopped", "EventStream"]
-
-_WAIT_S = 0.5
-"""How long the engine thread sleeps without work. `wake` ends it; this bounds a lost wake."""
 
 _JOIN_S = 10.0
 """How long `stop` waits for a step that is under way."""
@@ -46,22 +49,38 @@ _JOIN_S = 10.0
 _RENDER_THREADS = 2
 """Tokenising 8k tokens takes about 10 ms and releases the GIL; two threads keep long ones apart."""
 
+RESTART_WINDOW_S = 600.0
+"""A second loss within that time is no accident: an engine that dies at each start would only wear
+out disk and patience."""
+
+EngineState = Literal["loading", "up", "stuck", "lost", "down"]
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("dovecote.bridge")
 
 T = TypeVar("T")
 
 
-class EngineStopped(Exception):  # noqa: N818 - a state, like asyncio's QueueEmpty
+class EngineStopped(Exception):
     """There is no engine to ask: it has not started, has failed, or was stopped."""
 
 
 @dataclass(frozen=True, slots=True)
 class BridgeHealth:
-    """`alive`: the engine thread runs. `step_age_s`: how long its current step takes, or 0."""
+    """`step_age_s`: how long the engine's current step takes, or 0."""
 
-    alive: bool
+    state: EngineState
     draining: bool
     step_age_s: float
+
+    @property
+    def alive(self) -> bool:
+        """There is an engine to ask."""
+        return self.state == "up"
+
+    @property
+    def hopeful(self) -> bool:
+        """There is one, or there will be without help from outside."""
+        return self.state in ("up", "loading", "lost")
 
 
 class EventStream:
@@ -104,47 +123,54 @@ class EngineBridge:
     `factory` is called in that thread. Event loop only, but for what runs in the thread itself.
     """
 
-    def __init__(self, factory: Callable[[], EngineLike]) -> None:
+    def __init__(
+        self, factory: Callable[[], EngineLike], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._factory = factory
+        self._clock = clock
+        self._state: EngineState = "loading"
         self._engine: EngineLike | None = None
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._life: EngineThread | None = None
         self._workers = ThreadPoolExecutor(_RENDER_THREADS, thread_name_prefix="dovecote-render")
         self._streams: dict[str, EventStream] = {}
         self._idle = asyncio.Event()
         self._idle.set()
-        self._stopping = threading.Event()
         self._draining = False
-        self._step_began_s: float | None = None
+        self._lost_at_s: float | None = None
 
     async def start(self) -> None:
         """Returns once the engine is there. Raises: whatever the factory raised."""
-        self._loop = asyncio.get_running_loop()
-        ready: asyncio.Future[EngineLike] = self._loop.create_future()
-        # A daemon: a factory that loads for minutes must not hold up an exit.
-        self._thread = threading.Thread(
-            target=self._run, args=(ready,), name="dovecote-engine", daemon=True
-        )
-        self._thread.start()
+        self._life = EngineThread(self._factory, self)
         try:
-            self._engine = await ready
+            self._engine = await self._life.ready
+            self._state = "up"
         except BaseException:
-            self._stopping.set()
+            self._state = "down"
+            self._life.ask_to_end()
             self._workers.shutdown(wait=False)
             raise
 
     async def stop(self) -> None:
         """Ends the engine thread; open streams get `Failed`. Idempotent."""
         self._fail_streams("The server has shut down.")
-        self._stopping.set()
-        if self._engine is not None:
-            self._engine.wake()
-            self._engine = None
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, _JOIN_S)
-            if self._thread.is_alive():
+        self._state, self._engine = "down", None
+        if self._life is not None:
+            self._life.ask_to_end()
+            if not await self._life.join(_JOIN_S):
                 _log.warning("engine_thread_left", waited_s=_JOIN_S)
         self._workers.shutdown(wait=False)
+
+    def watch(self, stall_s: float) -> None:
+        """Gives up an engine whose step has taken longer than `stall_s`; to be called often."""
+        if self._state == "up" and self._life is not None and self._life.step_age_s > stall_s:
+            _log.error(
+                "engine_stuck",
+                step_s=round(self._life.step_age_s, 1),
+                next="another engine is made once this step returns; if it never does, "
+                "liveness stays 503 and the process has to be restarted",
+            )
+            self._life.ask_to_end()
+            self._lose("stuck")
 
     async def drain(self, timeout_s: float) -> bool:
         """True when every open stream was left within `timeout_s`; new work is refused from now on.
@@ -164,10 +190,9 @@ class EngineBridge:
 
     @property
     def health(self) -> BridgeHealth:
-        """How the engine thread is."""
-        began_s = self._step_began_s
-        age_s = 0.0 if began_s is None else time.monotonic() - began_s
-        return BridgeHealth(self._engine is not None, self._draining, age_s)
+        """How the engine is."""
+        age_s = 0.0 if self._life is None else self._life.step_age_s
+        return BridgeHealth(self._state, self._draining, age_s)
 
     @property
     def model(self) -> ModelLike:
@@ -178,14 +203,25 @@ class EngineBridge:
         """Token ids of the conversation. Raises: EngineStopped, BadRequest."""
         return await self._in_thread(partial(self.model.tokenizer.render, messages))
 
+    async def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a raw prompt. Raises: EngineStopped."""
+        return await self._in_thread(partial(self.model.tokenizer.encode, text))
+
+    async def decode(self, tokens: Sequence[int]) -> str:
+        """The text of token ids. Raises: EngineStopped."""
+        return await self._in_thread(partial(self.model.tokenizer.decode, tokens))
+
     async def status(self) -> StatusLike:
         """A snapshot of the engine. Raises: EngineStopped."""
         engine = self._running()
         return await self._in_thread(lambda: engine.status)
 
-    async def agents(self) -> Sequence[AgentLike]:
-        """The agents' book. Raises: EngineStopped."""
-        return await self._in_thread(self._running().agents)
+    async def ask(self, call: Callable[[EngineLike], T]) -> T:
+        """What `call`, which any thread may make, gets from the engine; it may take long.
+
+        Raises: EngineStopped, and whatever `call` raises.
+        """
+        return await asyncio.to_thread(call, self._running())
 
     async def submit(self, request: Request) -> EventStream:
         """The events of an admitted request.
@@ -206,10 +242,19 @@ class EngineBridge:
             raise
         return stream
 
-    def cancel(self, request_id: str) -> None:
-        """Gives a request up; its stream, if any, gets the events that still follow."""
-        if self._engine is not None:
-            self._engine.cancel(request_id)
+    def screen(self, characters: int) -> None:
+        """Refuses what cannot be let in, whatever its tokens are, before any work is done for it.
+
+        Raises: EngineStopped, and what the engine's admission raises.
+        """
+        self._running().screen(characters)
+
+    def cancel(self, request_id: str) -> str | None:
+        """Gives a request up; its stream, if any, gets the events that still follow.
+
+        Returns what it was doing, None if it is not running.
+        """
+        return None if self._engine is None else self._engine.cancel(request_id)
 
     def _running(self) -> EngineLike:
         if self._engine is None:
@@ -235,54 +280,59 @@ class EngineBridge:
                 self.cancel(stream.request_id)
                 stream.push(Failed(stream.request_id, message))
 
-    def _dispatch(self, events: Iterable[Event]) -> None:
+    # ---- what the engine's thread tells, in the event loop ----
+
+    def take_events(self, life: EngineThread, events: Iterable[Event]) -> None:
+        """Hands the events of a step to their streams."""
+        if life is not self._life:
+            return
         for event in events:
             stream = self._streams.get(event.request_id)
             if stream is not None:
                 stream.push(event)
 
-    def _lose(self, ready: asyncio.Future[EngineLike], error: Exception) -> None:
-        if not ready.done():
-            ready.set_exception(error)
-            return
-        self._engine = None
-        self._step_began_s = None
+    def note_loss(self, life: EngineThread) -> None:
+        """The engine has failed; it is being closed."""
+        if life is self._life and self._state == "up":
+            self._lose("lost")
+
+    def note_end(self, life: EngineThread) -> None:
+        """The engine is closed: time for another one, unless that is what was wanted."""
+        if life is self._life and self._state in ("lost", "stuck"):
+            self._replace()
+
+    def _lose(self, state: EngineState) -> None:
         self._fail_streams("The engine has failed.")  # B5
+        self._state, self._engine = state, None
 
-    # ---- engine thread ----
+    def _replace(self) -> None:
+        before, self._lost_at_s = self._lost_at_s, self._clock()
+        if self._draining:
+            self._state = "down"
+        elif before is not None and self._lost_at_s - before < RESTART_WINDOW_S:
+            self._state = "down"
+            _log.error(
+                "engine_down",
+                reason="lost twice within the window; it is not restarted again",
+                window_s=RESTART_WINDOW_S,
+                next="find the cause in the log above, then restart the process",
+            )
+        else:
+            _log.warning("engine_restarting")
+            self._state = "loading"
+            self._life = EngineThread(self._factory, self)
+            self._life.ready.add_done_callback(partial(self._take_up, self._life))
 
-    def _run(self, ready: asyncio.Future[EngineLike]) -> None:
-        try:
-            with closing(self._factory()) as engine:
-                self._post(partial(_settle, ready, engine))
-                self._step_until_stopped(engine)
-        except Exception as error:  # noqa: BLE001 - the engine loop's door: readiness tells
-            self._post(partial(self._lose, ready, error))
-            # In this thread, since rendering a traceback would block the event loop.
-            _log.error("engine_failed", exc_info=error)
-
-    def _step_until_stopped(self, engine: EngineLike) -> None:
-        while not self._stopping.is_set():
-            if not engine.wait(_WAIT_S):
-                continue
-            self._step_began_s = time.monotonic()
-            events = engine.step()
-            self._step_began_s = None
-            if events:
-                self._post(partial(self._dispatch, events))
-
-    def _post(self, call: Callable[[], None]) -> None:
-        assert self._loop is not None, "the thread is started by start()"  # noqa: S101
-        try:
-            self._loop.call_soon_threadsafe(call)
-        except RuntimeError:
-            if not self._loop.is_closed():  # closed: a forced exit went past this thread
-                raise
-
-
-def _settle(ready: asyncio.Future[EngineLike], engine: EngineLike) -> None:
-    if not ready.done():
-        ready.set_result(engine)
+    def _take_up(self, life: EngineThread, ready: asyncio.Future[EngineLike]) -> None:
+        error = ready.exception()
+        if error is not None:
+            self._state = "down"
+            _log.error("engine_down", reason="another one could not be made", exc_info=error)
+        elif life is self._life and self._state == "loading":
+            self._state, self._engine = "up", ready.result()
+            if self._draining:
+                self._engine.drain()
+            _log.info("engine_restarted")
 
 
 def _cancel_admitted(engine: EngineLike, request_id: str, admission: asyncio.Future[None]) -> None:

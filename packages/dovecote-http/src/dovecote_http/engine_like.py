@@ -3,15 +3,15 @@
 Structural, so that nothing of the pool or of MLX is imported here.
 """
 
-# ruff: noqa: D102 - a property's name says it; metrics.py describes the pool's numbers
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
+    from dovecote_engine.agent import AgentChanges, AgentView
     from dovecote_engine.request import Event, Request
 
 
@@ -20,6 +20,12 @@ class TokenizerLike(Protocol):
 
     def render(self, messages: Sequence[Mapping[str, object]]) -> tuple[int, ...]:
         """Token ids of the conversation and of the header of the answer to come."""
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a raw prompt."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of token ids."""
 
 
 class ModelLike(Protocol):
@@ -47,11 +53,15 @@ class PoolStatsLike(Protocol):
     @property
     def free(self) -> int: ...
     @property
+    def pinned(self) -> int: ...
+    @property
     def promised(self) -> int: ...
     @property
     def frame_bytes(self) -> int: ...
     @property
     def file_bytes(self) -> int: ...
+    @property
+    def held_bytes(self) -> int: ...
     @property
     def tokens(self) -> int: ...
     @property
@@ -93,6 +103,8 @@ class CountersLike(Protocol):
     def book_errors(self) -> int: ...
     @property
     def slab_losses(self) -> int: ...
+    @property
+    def expired(self) -> int: ...
 
 
 class StatusLike(Protocol):
@@ -103,6 +115,8 @@ class StatusLike(Protocol):
     @property
     def waiting(self) -> int: ...
     @property
+    def waiting_tokens(self) -> int: ...
+    @property
     def draining(self) -> bool: ...
     @property
     def slab_bytes(self) -> int: ...
@@ -112,19 +126,29 @@ class StatusLike(Protocol):
     def pool(self) -> PoolStatsLike: ...
 
 
-class AgentLike(Protocol):
-    """One line of the agents' book. Times in unix seconds."""
+class AgentsLike(Protocol):
+    """The agents by name. Any thread. What each call raises stands at `dovecote_engine.Agents`."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def tokens(self) -> int: ...
-    @property
-    def created(self) -> float: ...
-    @property
-    def last_used(self) -> float: ...
+    def list(self) -> Sequence[AgentView]:
+        """All of them, the most recently used first."""
+
+    def get(self, name: str) -> AgentView:
+        """One of them."""
+
+    def fork(self, name: str, new_name: str) -> AgentView:
+        """A new one over the same chain."""
+
+    def change(self, name: str, changes: AgentChanges) -> AgentView:
+        """Changes all that is asked for, or nothing."""
+
+    def delete(self, name: str) -> int:
+        """Forgets it; the blocks that this freed."""
+
+    def export(self, name: str, path: Path) -> int:
+        """Writes its archive; the tokens in it."""
+
+    def import_(self, path: Path, name: str | None = None) -> AgentView:
+        """Brings an archive's agent in."""
 
 
 class EngineLike(Protocol):
@@ -134,21 +158,23 @@ class EngineLike(Protocol):
     def model(self) -> ModelLike: ...
     @property
     def status(self) -> StatusLike: ...
+    @property
+    def agents(self) -> AgentsLike: ...
 
     def submit(self, request: Request) -> None:
         """Admits the request; events follow. Raises: BadRequest, Overloaded, Draining."""
 
-    def cancel(self, request_id: str) -> None:
-        """Gives the request up. Idempotent."""
+    def screen(self, characters: int) -> None:
+        """Refuses early what `submit` would refuse. Raises: BadRequest, Overloaded, Draining."""
+
+    def cancel(self, request_id: str) -> str | None:
+        """Gives the request up; what it was doing, None if it is unknown or over. Idempotent."""
 
     def drain(self) -> None:
         """Refuses new work from now on."""
 
     def wake(self) -> None:
         """Ends a `wait`."""
-
-    def agents(self) -> Sequence[AgentLike]:
-        """The agents' book."""
 
     def wait(self, timeout_s: float) -> bool:
         """True once there is work; False after `timeout_s` or a `wake`."""

@@ -12,12 +12,26 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
-from dovecote_engine.errors import BadRequest, ContextExceeded, Overloaded, Refused
 
+from dovecote_engine.errors import (
+    AgentBusy,
+    AgentError,
+    AgentExists,
+    BadArchive,
+    BadRequest,
+    ContextExceeded,
+    NothingCached,
+    Overloaded,
+    PinsExhausted,
+    Refused,
+    UnknownAgent,
+)
 from dovecote_http.bridge import EngineStopped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from dovecote_engine.request import Failed
 
 _INVALID = "invalid_request_error"
 _SERVER = "server_error"
@@ -82,14 +96,29 @@ def model_not_found(asked: str, served: str) -> ApiError:
     return ApiError(404, ErrorBody(message, _INVALID, "model", "model_not_found"))
 
 
+def request_not_found(asked: str) -> ApiError:
+    """A 404 for an id under which nothing runs."""
+    message = f"No request of the id '{asked}' is running."
+    return ApiError(404, ErrorBody(message, _INVALID, "id", "request_not_found"))
+
+
+def cancelled() -> ApiError:
+    """A 499: somebody asked for the end of this request, so its client is not to send it again."""
+    body = ErrorBody("The request was cancelled.", _INVALID, None, "cancelled")
+    return ApiError(499, body, headers={"x-should-retry": "false"})
+
+
 def unavailable(message: str, code: str, retry_after_s: float = _RETRY_S) -> ApiError:
     """A 503: the same request may succeed later."""
     return ApiError(503, ErrorBody(message, _SERVER, None, code), retry_after_s=retry_after_s)
 
 
-def generation_failed(message: str) -> ApiError:
-    """A 500: the engine gave this request up and told why."""
-    return ApiError(500, ErrorBody(message, _SERVER, None, "generation_failed"))
+def generation_failed(failed: Failed) -> ApiError:
+    """A 500: the engine gave this request up and told why; 429 if it only waited too long."""
+    if failed.retry_after_s is not None:
+        body = ErrorBody(failed.message, "rate_limit_error", None, "queue_timeout")
+        return ApiError(429, body, retry_after_s=failed.retry_after_s)
+    return ApiError(500, ErrorBody(failed.message, _SERVER, None, "generation_failed"))
 
 
 def timed_out(limit_s: float) -> ApiError:
@@ -97,6 +126,12 @@ def timed_out(limit_s: float) -> ApiError:
     message = f"The request took longer than {limit_s:g} seconds."
     body = ErrorBody(message, _SERVER, None, "request_timeout")
     return ApiError(504, body, headers={"x-should-retry": "false"})
+
+
+def too_large() -> ApiError:
+    """A 413: longer than anything that could be used."""
+    body = ErrorBody("The request body is too large.", _INVALID, None, "request_too_large")
+    return ApiError(413, body)
 
 
 def internal() -> ApiError:
@@ -113,13 +148,30 @@ def as_api_error(error: Exception) -> ApiError | None:
         case BadRequest():
             too_long = isinstance(error, ContextExceeded)
             return invalid(str(error), error.field, "context_length_exceeded" if too_long else None)
-        case Refused():
-            return _refusal(error)
+        case Refused() | AgentError():
+            return _refusal(error) if isinstance(error, Refused) else _agent_error(error)
         case EngineStopped():
             return unavailable("The engine is not running.", "engine_stopped")
         case web.HTTPException() | web.RequestPayloadError():
             return _http_error(error)
     return None
+
+
+_AGENT_ERRORS: tuple[tuple[type[AgentError], int, str | None, str], ...] = (
+    (UnknownAgent, 404, "name", "agent_not_found"),
+    (AgentExists, 409, "name", "agent_exists"),
+    (AgentBusy, 409, None, "agent_busy"),
+    (PinsExhausted, 409, "pinned", "pins_exhausted"),
+    (NothingCached, 409, None, "nothing_cached"),
+)
+
+
+def _agent_error(error: AgentError) -> ApiError:
+    for kind, status, param, code in _AGENT_ERRORS:
+        if isinstance(error, kind):
+            return ApiError(status, ErrorBody(str(error), _INVALID, param, code))
+    code = error.code if isinstance(error, BadArchive) else "agent_error"
+    return ApiError(400, ErrorBody(str(error), _INVALID, None, code))
 
 
 def _refusal(error: Refused) -> ApiError:
@@ -141,7 +193,7 @@ def _http_error(error: web.HTTPException | web.RequestPayloadError) -> ApiError:
             message = f"{error.method} is not allowed here; allowed: {allowed}."
             body = ErrorBody(message, _INVALID, None, "method_not_allowed")
         case web.HTTPRequestEntityTooLarge():
-            body = ErrorBody("The request body is too large.", _INVALID, None, "request_too_large")
+            return too_large()
         case _:
             body = ErrorBody(error.reason, _INVALID, None, None)
     return ApiError(error.status, body, headers=kept)

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from dovecote_http.bridge import EngineStopped
 from dovecote_http.errors import unavailable
-from dovecote_http.keys import BRIDGE, METRICS, SETTINGS
+from dovecote_http.keys import BRIDGE, METRICS, PRESSURE, SETTINGS
 
 if TYPE_CHECKING:
     from dovecote_http.engine_like import StatusLike
@@ -21,21 +21,24 @@ _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 async def live(request: web.Request) -> web.Response:
-    """200 while the engine thread runs. 503 asks for a restart."""
-    if not request.app[BRIDGE].health.alive:
+    """200 while there is an engine, or another one is being made. 503 asks for a restart."""
+    if not request.app[BRIDGE].health.hopeful:
         raise unavailable("The engine is not running.", "engine_stopped")
     return web.json_response({"status": "alive"})
 
 
 async def ready(request: web.Request) -> web.Response:
-    """200 while new work is taken. 503 while draining, stalled or without an engine."""
-    health = request.app[BRIDGE].health
-    if not health.alive:
-        raise unavailable("The engine is not running.", "engine_stopped")
+    """200 while new work is taken. 503 while draining, stalled, crowded or without an engine."""
+    bridge = request.app[BRIDGE]
+    health = bridge.health
     if health.draining:
         raise unavailable("The server is shutting down.", "draining")
     if health.step_age_s > request.app[SETTINGS].stall_s:
         raise unavailable("The engine's current step takes too long.", "engine_stalled")
+    if not health.alive:
+        raise unavailable("The engine is not running.", "engine_stopped")
+    if request.app[PRESSURE].update((await bridge.status()).pool):
+        raise unavailable("Nearly all of the cache is in active use.", "pool_pressure")
     return web.json_response({"status": "ready"})
 
 

@@ -21,13 +21,34 @@ from dovecote_http.errors import invalid
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dovecote_http.bodies import ChatBody
+    from dovecote_engine.request import Priority
+    from dovecote_http.bodies import GenerationBody
 
 _LONGEST_NAME = 256
 """Characters. Clients' session ids have at most 128; a name is a row in a book, not a document."""
 
 
-def find_agent(headers: Mapping[str, str], body: ChatBody) -> str | None:
+def find_priority(headers: Mapping[str, str], body: GenerationBody) -> Priority:
+    """Header `X-Dovecote-Priority`, else body `priority`, else interactive.
+
+    A number in the body is another server's idea of priority, and ignored as unknown fields are.
+    Raises: ApiError (400) for any other word.
+    """
+    named = (
+        ("X-Dovecote-Priority", headers.get("X-Dovecote-Priority")),
+        ("priority", body.priority),
+    )
+    for source, word in named:
+        if word == "background":
+            return "background"
+        if word == "interactive":
+            return "interactive"
+        if isinstance(word, str):
+            raise invalid(f"'{source}' must be interactive or background.", source)
+    return "interactive"
+
+
+def find_agent(headers: Mapping[str, str], body: GenerationBody) -> str | None:
     """The agent's name, or None. Raises: ApiError (400) that names the source of a bad name."""
     named = (
         ("X-Agent-ID", headers.get("X-Agent-ID")),

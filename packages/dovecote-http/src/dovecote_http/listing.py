@@ -1,6 +1,6 @@
-"""GET /v1/models, /v1/models/{id} and /v1/agents: what this server has.
+"""GET /v1/models and /v1/models/{id}: what this server serves.
 
-Read only. Does not know how models are loaded or agents kept.
+Read only. Does not know how models are loaded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dovecote_http.errors import model_not_found
 from dovecote_http.keys import BRIDGE
 
 if TYPE_CHECKING:
-    from dovecote_http.engine_like import AgentLike, ModelLike
+    from dovecote_http.engine_like import ModelLike
 
 
 class ModelBody(Struct, frozen=True):
@@ -27,22 +27,11 @@ class ModelBody(Struct, frozen=True):
     owned_by: str
 
 
-class AgentBody(Struct, frozen=True):
-    """An agent: its name, and how long its chain is. Times in unix seconds."""
-
-    id: str
-    object: str
-    model: str
-    tokens: int
-    created: int
-    last_used: int
-
-
 class Listing(Struct, frozen=True):
-    """A list of either."""
+    """The list of models."""
 
     object: str
-    data: list[ModelBody] | list[AgentBody]
+    data: list[ModelBody]
 
 
 async def models(request: web.Request) -> web.Response:
@@ -59,20 +48,8 @@ async def model(request: web.Request) -> web.Response:
     return _json(_model_body(served))
 
 
-async def agents(request: web.Request) -> web.Response:
-    """All agents of the book."""
-    book = await request.app[BRIDGE].agents()
-    return _json(Listing("list", [_agent_body(agent) for agent in book]))
-
-
 def _model_body(served: ModelLike) -> ModelBody:
     return ModelBody(served.id, "model", served.created, "dovecote")
-
-
-def _agent_body(agent: AgentLike) -> AgentBody:
-    return AgentBody(
-        agent.name, "agent", agent.model, agent.tokens, int(agent.created), int(agent.last_used)
-    )
 
 
 def _json(body: Struct) -> web.Response:

@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psutil
-from dovecote_engine.request import Finished, Started
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from dovecote_engine.request import Finished, Started
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dovecote_engine.request import Event
     from prometheus_client.metrics_core import Metric
 
+    from dovecote_engine.request import Event
     from dovecote_http.engine_like import CountersLike, PoolStatsLike, StatusLike
 
 _FIRST_TOKEN_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -41,9 +42,11 @@ _POOL_GAUGES = (
     _Number("leased", "leased_frames", "Frames under a lease"),
     _Number("cached", "cached_frames", "Sealed frames under no lease, which can be evicted"),
     _Number("free", "free_frames", "Frames that hold nothing"),
+    _Number("pinned", "pinned_frames", "Frames that are evicted last, leased or cached"),
     _Number("promised", "promised_frames", "Frames promised to leases and not yet filled"),
     _Number("frame_bytes", "frame_bytes", "Size of one frame"),
     _Number("file_bytes", "file_bytes", "Size of the pool file"),
+    _Number("held_bytes", "held_bytes", "Memory of the short blocks that are not on disk yet"),
     _Number("tokens", "tokens", "Tokens in sealed frames"),
 )
 _POOL_COUNTERS = (
@@ -62,6 +65,7 @@ _ENGINE_COUNTERS = (
     _Number("prefilled_tokens", "prefilled_tokens", "Prompt tokens that were computed"),
     _Number("seal_errors", "seal_errors", "Requests whose blocks could not all be kept"),
     _Number("book_errors", "book_errors", "Requests that the agents' book could not note"),
+    _Number("expired", "expired_requests", "Requests that waited too long for a row"),
     _Number("slab_losses", "slab_losses", "Times that the running batch failed as a whole"),
 )
 _MISS_REASONS = ("checksum", "orphan", "io")
@@ -118,6 +122,8 @@ class _Snapshot(Collector):
         if self._status is not None:
             yield _gauge("running_rows", "Sequences in the running batch", self._status.running)
             yield _gauge("queue_depth", "Requests waiting for a row", self._status.waiting)
+            waiting_tokens = self._status.waiting_tokens
+            yield _gauge("queue_tokens", "Prompt tokens of requests waiting", waiting_tokens)
             yield _gauge("slab_bytes", "Memory of the running batch", self._status.slab_bytes)
             yield _gauge("draining", "1 while the server shuts down", int(self._status.draining))
             for number in _ENGINE_COUNTERS:

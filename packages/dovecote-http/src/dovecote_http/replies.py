@@ -5,15 +5,18 @@ Does not know HTTP or the engine's thread.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 if TYPE_CHECKING:
-    from dovecote_engine.request import Usage
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["Answer", "ChunkWriter", "usage_body"]
+    from dovecote_engine.request import RankedToken, TokenLogprobs, Usage
+
+__all__ = ["Answer", "ChatReplies", "Choice", "Replies", "token_text", "usage_body"]
 
 FinishWord = Literal["stop", "length"]
 
@@ -48,12 +51,36 @@ class AnswerMessage(Struct, frozen=True):
     refusal: None = None
 
 
+class RankedTokenBody(Struct, frozen=True):
+    """A token that might have been, with its bytes: it may be part of a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprobsBody(Struct, frozen=True):
+    """A token of the answer and the likeliest ones in its place."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[RankedTokenBody]
+
+
+class LogprobsBody(Struct, frozen=True):
+    """The log probabilities of a piece of the answer."""
+
+    content: list[TokenLogprobsBody]
+    refusal: None = None
+
+
 class AnswerChoice(Struct, frozen=True):
-    """The one choice."""
+    """One choice."""
 
     index: int
     message: AnswerMessage
-    logprobs: None
+    logprobs: LogprobsBody | None
     finish_reason: FinishWord
 
 
@@ -76,11 +103,11 @@ class Delta(Struct, frozen=True):
 
 
 class ChunkChoice(Struct, frozen=True):
-    """The one choice, in a chunk."""
+    """A piece of one choice."""
 
     index: int
     delta: Delta
-    logprobs: None
+    logprobs: LogprobsBody | None
     finish_reason: FinishWord | None
 
 
@@ -106,6 +133,24 @@ def usage_body(usage: Usage) -> UsageBody:
     )
 
 
+def logprobs_body(logprobs: Iterable[TokenLogprobs]) -> LogprobsBody:
+    """Log probabilities in OpenAI's words."""
+    return LogprobsBody([_token_logprobs(each) for each in logprobs])
+
+
+def token_text(token: RankedToken) -> str:
+    """The token as text; bytes that are no characters of their own as U+FFFD."""
+    return token.content.decode(errors="replace")
+
+
+def _token_logprobs(each: TokenLogprobs) -> TokenLogprobsBody:
+    top = [
+        RankedTokenBody(token_text(token), token.logprob, list(token.content)) for token in each.top
+    ]
+    chosen = each.chosen
+    return TokenLogprobsBody(token_text(chosen), chosen.logprob, list(chosen.content), top)
+
+
 class Answer(Struct, frozen=True):
     """What all the bodies of one completion have in common."""
 
@@ -113,39 +158,89 @@ class Answer(Struct, frozen=True):
     created: int
     model: str
 
-    def whole(self, text: str, reason: FinishWord, usage: Usage) -> bytes:
-        """The JSON of an answer in one piece."""
-        choice = AnswerChoice(0, AnswerMessage("assistant", text), None, reason)
-        completion = Completion(
-            self.id, "chat.completion", self.created, self.model, (choice,), usage_body(usage)
-        )
-        return msgspec.json.encode(completion)
+
+@dataclass(slots=True)
+class Choice:
+    """One choice, as far as it has come. `logprobs` None: they were not asked for."""
+
+    text: str = ""
+    logprobs: list[TokenLogprobs] | None = None
+    reason: FinishWord = "stop"
 
 
-class ChunkWriter:
-    """The JSON of the chunks of one streamed answer, in the order they are sent."""
+class Replies(Protocol):
+    """The JSON of one answer, whole or in the chunks of a stream. `index` is the choice's."""
+
+    def whole(self, choices: Sequence[Choice], usage: Usage) -> bytes:
+        """An answer in one piece."""
+
+    def opening(self, index: int) -> bytes | None:
+        """The first chunk of a choice, if it has one before its text."""
+
+    def piece(self, index: int, text: str, logprobs: Sequence[TokenLogprobs] | None) -> bytes:
+        """A piece of a choice; `logprobs` None if they were not asked for."""
+
+    def finish(self, index: int, reason: FinishWord) -> bytes:
+        """The last chunk of a choice."""
+
+    def usage(self, usage: Usage) -> bytes:
+        """The chunk without choices, for those who asked for it: others trip over it."""
+
+
+class ChatReplies:
+    """The bodies of a chat completion."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
 
-    def role(self) -> bytes:
-        """The first chunk."""
-        return self._choice(Delta(role="assistant", content=""), None)
+    def whole(self, choices: Sequence[Choice], usage: Usage) -> bytes:
+        """As `Replies.whole`."""
+        answer = self._answer
+        bodies = tuple(
+            AnswerChoice(
+                index,
+                AnswerMessage("assistant", choice.text),
+                None if choice.logprobs is None else logprobs_body(choice.logprobs),
+                choice.reason,
+            )
+            for index, choice in enumerate(choices)
+        )
+        return msgspec.json.encode(
+            Completion(
+                answer.id,
+                "chat.completion",
+                answer.created,
+                answer.model,
+                bodies,
+                usage_body(usage),
+            )
+        )
 
-    def text(self, text: str) -> bytes:
-        """A piece of the answer."""
-        return self._choice(Delta(content=text), None)
+    def opening(self, index: int) -> bytes:
+        """The chunk that tells the role."""
+        return self._choice(index, Delta(role="assistant", content=""))
 
-    def finish(self, reason: FinishWord) -> bytes:
-        """The last chunk with a choice."""
-        return self._choice(Delta(), reason)
+    def piece(self, index: int, text: str, logprobs: Sequence[TokenLogprobs] | None) -> bytes:
+        """As `Replies.piece`."""
+        told = None if logprobs is None else logprobs_body(logprobs)
+        return self._choice(index, Delta(content=text), told)
+
+    def finish(self, index: int, reason: FinishWord) -> bytes:
+        """As `Replies.finish`."""
+        return self._choice(index, Delta(), reason=reason)
 
     def usage(self, usage: Usage) -> bytes:
-        """The chunk without choices, for those who asked for it: others trip over it."""
+        """As `Replies.usage`."""
         return self._chunk((), usage_body(usage))
 
-    def _choice(self, delta: Delta, reason: FinishWord | None) -> bytes:
-        return self._chunk((ChunkChoice(0, delta, None, reason),), UNSET)
+    def _choice(
+        self,
+        index: int,
+        delta: Delta,
+        logprobs: LogprobsBody | None = None,
+        reason: FinishWord | None = None,
+    ) -> bytes:
+        return self._chunk((ChunkChoice(index, delta, logprobs, reason),), UNSET)
 
     def _chunk(self, choices: tuple[ChunkChoice, ...], usage: UsageBody | UnsetType) -> bytes:
         answer = self._answer

@@ -133,11 +133,26 @@ def serve(  # noqa: PLR0913  (one parameter an option)
             "size is resized, keeping what fits.",
         ),
     ] = "4GiB",
+    disk_budget: Annotated[
+        str | None,
+        typer.Option(
+            envvar="DOVECOTE_DISK_BUDGET",
+            show_default="--pool-size twice, beside what may not be removed",
+            help="What everything in the cache directory may take, files of others included. At "
+            "start what a crash left, unreadable pools and pools of other models go, in that "
+            "order, until the pool fits; if it still does not, it becomes smaller.",
+        ),
+    ] = None,
     block_tokens: Annotated[
         int, typer.Option(envvar="DOVECOTE_BLOCK_TOKENS", help="Tokens a block.")
     ] = 32,
     max_rows: Annotated[
-        int, typer.Option(envvar="DOVECOTE_MAX_ROWS", help="Requests that run at once.")
+        int,
+        typer.Option(
+            envvar="DOVECOTE_MAX_ROWS",
+            help="Requests that run at once. One more is let in for an agent's interactive request "
+            "while requests without agent or in the background hold more than half of them.",
+        ),
     ] = 8,
     max_waiting: Annotated[
         int,
@@ -145,6 +160,36 @@ def serve(  # noqa: PLR0913  (one parameter an option)
             envvar="DOVECOTE_MAX_WAITING", help="Requests that wait for a row before 429 is given."
         ),
     ] = 64,
+    max_waiting_tokens: Annotated[
+        int,
+        typer.Option(
+            envvar="DOVECOTE_MAX_WAITING_TOKENS",
+            help="Prompt tokens that may wait for a row, all waiting requests together, before 429 "
+            "is given; one request alone may be longer.",
+        ),
+    ] = 65536,
+    queue_timeout: Annotated[
+        float,
+        typer.Option(
+            envvar="DOVECOTE_QUEUE_TIMEOUT",
+            help="Seconds that a request may wait for a row; then it gets 429 with Retry-After.",
+        ),
+    ] = 300.0,
+    request_timeout: Annotated[
+        float,
+        typer.Option(
+            envvar="DOVECOTE_REQUEST_TIMEOUT",
+            help="Seconds that a request may take in all; then it is cancelled and gets 504.",
+        ),
+    ] = 3600.0,
+    slab_size: Annotated[
+        str,
+        typer.Option(
+            envvar="DOVECOTE_SLAB_SIZE",
+            help="Memory that the K and V of running requests may take, beside the pool. It bounds "
+            "rows times the longest of them, and with it the context of one request.",
+        ),
+    ] = "4GiB",
     chunk_ms: Annotated[
         int,
         typer.Option(
@@ -194,9 +239,14 @@ def serve(  # noqa: PLR0913  (one parameter an option)
             memory_only=memory_only,
             codec=_parsed(parse_codec, codec),
             pool_bytes=_parsed(parse_size, pool_size),
+            disk_budget_bytes=None if disk_budget is None else _parsed(parse_size, disk_budget),
             block_tokens=block_tokens,
             max_rows=max_rows,
             max_waiting=max_waiting,
+            max_waiting_tokens=max_waiting_tokens,
+            queue_timeout_s=queue_timeout,
+            request_timeout_s=request_timeout,
+            slab_bytes=_parsed(parse_size, slab_size),
             chunk_ms=chunk_ms,
             max_body_bytes=_parsed(parse_size, max_body),
             keepalive_s=keepalive,

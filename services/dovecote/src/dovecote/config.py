@@ -66,9 +66,14 @@ class Settings:
     memory_only: bool
     codec: CodecName
     pool_bytes: int
+    disk_budget_bytes: int | None
     block_tokens: int
     max_rows: int
     max_waiting: int
+    max_waiting_tokens: int
+    queue_timeout_s: float
+    request_timeout_s: float
+    slab_bytes: int
     chunk_ms: int
     max_body_bytes: int
     keepalive_s: float
@@ -81,6 +86,10 @@ class Settings:
         self._check(1 <= self.block_tokens <= 256, "--block-tokens", "must be 1 to 256")
         self._check(1 <= self.max_rows <= 256, "--max-rows", "must be 1 to 256")
         self._check(self.max_waiting >= 0, "--max-waiting", "must not be negative")
+        self._check(self.max_waiting_tokens >= 1, "--max-waiting-tokens", "must be at least 1")
+        self._check(self.queue_timeout_s > 0, "--queue-timeout", "must be more than 0")
+        self._check(self.request_timeout_s > 0, "--request-timeout", "must be more than 0")
+        self._check(self.slab_bytes >= 2**20, "--slab-size", "must be at least 1MiB")
         self._check(self.chunk_ms >= 1, "--chunk-ms", "must be at least 1")
         self._check(self.pool_bytes >= 2**20, "--pool-size", "must be at least 1MiB")
         self._check(self.max_body_bytes >= 2**10, "--max-body", "must be at least 1KiB")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
 
+from dovecote.advice import advice_on
+from dovecote.config import SettingError
+from dovecote.file_limit import file_limit_kept
 from dovecote_cache import CacheError
 from dovecote_engine import EngineError
 from dovecote_http import EngineBridge, HttpSettings, log_json_lines, make_app, serve
@@ -22,18 +28,32 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("dovecote")
 
 
 def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit code: 1 if the server could not start."""
+    """Serve until SIGTERM or SIGINT. Returns the exit code: 1 if the server could not start.
+
+    Does not return while a thread is left that waits for nobody: the process then ends here.
+    """
     log_json_lines()
+    code = _serve(settings)
+    if any(thread.daemon for thread in threading.enumerate()):
+        # An engine inside MLX cannot be waited for. At the interpreter's end its thread would be
+        # unwound through C++ frames that do not allow it, and the process aborted.
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _serve(settings: Settings) -> int:
     _activate_blas(settings)
-    # Imports MLX, which binds to whatever BLAS is there by then.
-    from dovecote.wiring import build_engine
+    with file_limit_kept():
+        # Imports MLX, which binds to whatever BLAS is there by then.
+        from dovecote.wiring import build_engine
 
     bridge = EngineBridge(partial(build_engine, settings))
     app = make_app(bridge, _http_settings(settings))
     try:
         return uvloop.run(serve(app, settings.host, settings.port))
-    except (EngineError, CacheError, OSError) as error:
-        _log.error("not_started", reason=str(error))
+    except (EngineError, CacheError, SettingError, OSError, MemoryError) as error:
+        _log.error("not_started", reason=str(error), advice=advice_on(error))
         return 1
 
 
@@ -42,6 +62,7 @@ def _http_settings(settings: Settings) -> HttpSettings:
         max_body_bytes=settings.max_body_bytes,
         keepalive_s=settings.keepalive_s,
         drain_s=settings.drain_s,
+        request_timeout_s=settings.request_timeout_s,
     )
 
 

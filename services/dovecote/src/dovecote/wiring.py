@@ -14,11 +14,12 @@ import structlog
 from rich.console import Console
 from rich.progress import Progress
 
-from dovecote_cache import AgentBook, CacheDirectory, Pool, digest_weights, fingerprint
+from dovecote.storage import models_dir, open_stores
 from dovecote_engine import Engine, EngineOptions, LoadedModel, load_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from dovecote.config import Settings
 
@@ -30,25 +31,26 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("dovecote")
 def build_engine(settings: Settings) -> Engine:
     """Load the model and open its pool. Call it in the thread that will step the engine.
 
-    Raises: ModelError, CacheError, OSError.
+    Raises: ModelError, SettingError, CacheError, OSError, MemoryError.
     """
-    directory = CacheDirectory(settings.cache_dir)
-    model = _load(settings, directory)
-    pool = _open_pool(settings, directory, model)
-    book = AgentBook.open(directory.agents_path)
+    model = _load(settings, models_dir(settings))
+    pool, book = open_stores(settings, model)
     options = EngineOptions(
         max_rows=settings.max_rows,
         max_waiting=settings.max_waiting,
+        max_waiting_tokens=settings.max_waiting_tokens,
+        queue_seconds=settings.queue_timeout_s,
+        slab_bytes=settings.slab_bytes,
         chunk_seconds=settings.chunk_ms / 1000,
     )
     return Engine(model, pool, book, options)
 
 
-def _load(settings: Settings, directory: CacheDirectory) -> LoadedModel:
+def _load(settings: Settings, folder: Path) -> LoadedModel:
     with _conversion_bar() as progress:
         model = load_model(
             settings.model,
-            models_dir=directory.models,
+            models_dir=folder,
             progress=progress,
             block_tokens=settings.block_tokens,
         )
@@ -69,34 +71,3 @@ def _conversion_bar() -> Iterator[Callable[[int, int], None] | None]:
             bar.update(task, completed=done, total=total, visible=True)
 
         yield show
-
-
-def _open_pool(settings: Settings, directory: CacheDirectory, model: LoadedModel) -> Pool:
-    print_ = fingerprint(
-        weights=digest_weights(model.weight_files, directory.digests_path),
-        config=model.config,
-        dtype=model.dtype,
-        codec=settings.codec,
-        block_tokens=settings.block_tokens,
-    )
-    path = None if settings.memory_only else directory.pool_path(model.id, print_)
-    pool = Pool.open(
-        path,
-        geometry=model.geometry,
-        codec=settings.codec,
-        fingerprint=print_,
-        size_bytes=settings.pool_bytes,
-    )
-    stats = pool.stats()
-    _log.info(
-        "pool_opened",
-        path=str(path) if path else "memory",
-        how=pool.opened.how,
-        reason=pool.opened.reason,
-        codec=pool.codec,
-        frames=stats.frames,
-        cached=stats.cached,
-        bytes_a_token=stats.frame_bytes / settings.block_tokens,
-        missed=stats.miss_checksum + stats.miss_orphan,
-    )
-    return pool

@@ -1,0 +1,79 @@
+"""Finds stop strings in a text that comes in pieces, and keeps every part of one from getting out.
+
+What decides is the text, not how it was cut: the first stop string to be complete ends it, the
+longest of those that are complete at the same character. A Knuth-Morris-Pratt automaton for each of
+them advances by a character at a time; the longest partial match is what has to be held back.
+
+Does not know tokens.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["StopMatcher"]
+
+
+class _Automaton:
+    """How much of one string the text's end matches."""
+
+    def __init__(self, stop: str) -> None:
+        self._stop = stop
+        self._shorter = _borders(stop)
+        self.matched = 0
+
+    def advance(self, character: str) -> bool:
+        """Whether the string is complete with this character. It is then used up."""
+        while self.matched and character != self._stop[self.matched]:
+            self.matched = self._shorter[self.matched - 1]
+        if character == self._stop[self.matched]:
+            self.matched += 1
+        return self.matched == len(self._stop)
+
+
+class StopMatcher:
+    """A filter for one text. `stops` are not empty strings; without any, everything passes."""
+
+    def __init__(self, stops: Sequence[str] = ()) -> None:
+        self._automata = [_Automaton(stop) for stop in stops]
+        self._held = ""
+        self.is_stopped = False
+
+    def push(self, text: str) -> str:
+        """What may be shown now that `text` has come. Nothing more after a stop."""
+        if self.is_stopped or not self._automata:
+            return "" if self.is_stopped else text
+        known, self._held = self._held + text, ""
+        for end in range(len(known) - len(text), len(known)):
+            stop_length = self._advance(known[end])
+            if stop_length:
+                self.is_stopped = True
+                return known[: end + 1 - stop_length]
+        shown = len(known) - max(automaton.matched for automaton in self._automata)
+        self._held = known[shown:]
+        return known[:shown]
+
+    def finish(self) -> str:
+        """What was held back, since no stop can become complete any more."""
+        rest, self._held = self._held, ""
+        return rest
+
+    def _advance(self, character: str) -> int:
+        """The length of the longest stop that is complete with this character; 0 for none."""
+        complete = [each.matched for each in self._automata if each.advance(character)]
+        return max(complete, default=0)
+
+
+def _borders(text: str) -> list[int]:
+    """For each end, the length of the longest proper prefix that the text ends with there."""
+    borders = [0] * len(text)
+    length = 0
+    for end in range(1, len(text)):
+        while length and text[end] != text[length]:
+            length = borders[length - 1]
+        length += text[end] == text[length]
+        borders[end] = length
+    return borders

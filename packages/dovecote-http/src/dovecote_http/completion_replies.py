@@ -1,0 +1,123 @@
+"""Response bodies of text completions: the JSON that OpenAI's clients parse.
+
+Does not know HTTP or the engine's thread.
+"""
+
+from __future__ import annotations
+
+import codecs
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from dovecote_http.replies import FinishWord, UsageBody, token_text, usage_body
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dovecote_engine.request import TokenLogprobs, Usage
+    from dovecote_http.replies import Answer, Choice
+
+__all__ = ["TextReplies"]
+
+
+class TextLogprobs(Struct, frozen=True):
+    """Log probabilities as lists of equal length. `text_offset` counts characters."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class TextChoice(Struct, frozen=True):
+    """One choice, or a piece of one."""
+
+    text: str
+    index: int
+    logprobs: TextLogprobs | None
+    finish_reason: FinishWord | None
+
+
+class TextCompletion(Struct, frozen=True):
+    """An answer in one piece, or an event of a stream: they have one shape."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: UsageBody | UnsetType = UNSET
+
+
+class _Offsets:
+    """Where in its choice's text each token begins, though tokens may be parts of characters."""
+
+    def __init__(self, start: int) -> None:
+        self._position = start
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def take(self, content: bytes) -> int:
+        """Where the next token begins; `content` is what it stands for."""
+        begins = self._position
+        self._position += len(self._decoder.decode(content))
+        return begins
+
+
+class TextReplies:
+    """The bodies of a text completion. `prefixes`: what each choice's text begins with."""
+
+    def __init__(self, answer: Answer, prefixes: Sequence[str]) -> None:
+        self._answer = answer
+        self._offsets = [_Offsets(len(prefix)) for prefix in prefixes]
+
+    def whole(self, choices: Sequence[Choice], usage: Usage) -> bytes:
+        """As `Replies.whole`."""
+        told = [
+            TextChoice(choice.text, index, self._logprobs(index, choice.logprobs), choice.reason)
+            for index, choice in enumerate(choices)
+        ]
+        return self._completion(told, usage_body(usage))
+
+    def opening(self, index: int) -> None:  # noqa: ARG002 - the shape of `Replies.opening`
+        """A text has no role to tell."""
+        return
+
+    def piece(self, index: int, text: str, logprobs: Sequence[TokenLogprobs] | None) -> bytes:
+        """As `Replies.piece`."""
+        choice = TextChoice(text, index, self._logprobs(index, logprobs), None)
+        return self._completion([choice], UNSET)
+
+    def finish(self, index: int, reason: FinishWord) -> bytes:
+        """As `Replies.finish`."""
+        return self._completion([TextChoice("", index, None, reason)], UNSET)
+
+    def usage(self, usage: Usage) -> bytes:
+        """As `Replies.usage`."""
+        return self._completion([], usage_body(usage))
+
+    def _logprobs(
+        self, index: int, logprobs: Sequence[TokenLogprobs] | None
+    ) -> TextLogprobs | None:
+        if logprobs is None:
+            return None
+        offsets = self._offsets[index]
+        return TextLogprobs(
+            tokens=[token_text(each.chosen) for each in logprobs],
+            token_logprobs=[each.chosen.logprob for each in logprobs],
+            # The sampled token is told even where it is not among the likeliest.
+            top_logprobs=[
+                {token_text(token): token.logprob for token in (each.chosen, *each.top)}
+                for each in logprobs
+            ],
+            text_offset=[offsets.take(each.chosen.content) for each in logprobs],
+        )
+
+    def _completion(self, choices: list[TextChoice], usage: UsageBody | UnsetType) -> bytes:
+        answer = self._answer
+        return msgspec.json.encode(
+            TextCompletion(
+                answer.id, "text_completion", answer.created, answer.model, choices, usage
+            )
+        )

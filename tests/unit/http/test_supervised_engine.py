@@ -1,0 +1,78 @@
+"""The bridge over the real engine, whose runner is made to raise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from tiny_engine import build, cached_tokens, drive, greedy, open_pool, reference
+
+from dovecote_engine.request import Failed, Finished, TokenEvent
+from dovecote_http import EngineBridge, EngineStopped
+from tests.unit.http.lives import settled
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dovecote_engine.engine import Engine
+    from dovecote_engine.plan import Outcome, Plan
+    from dovecote_engine.request import Request
+
+PROMPT = tuple(range(50))
+
+
+def _break(engine: Engine, after: int) -> None:
+    """The runner raises at its step number `after`."""
+    run, steps = engine._runner.run, iter(range(1000))
+
+    def run_or_raise(plan: Plan) -> Outcome:
+        if next(steps) == after:
+            raise ZeroDivisionError("a secret of the engine")
+        return run(plan)
+
+    engine._runner.run = run_or_raise  # type: ignore[method-assign]
+
+
+async def _answer(bridge: EngineBridge, request: Request) -> tuple[list[int], Finished | Failed]:
+    tokens = []
+    async with await bridge.submit(request) as events:
+        while True:
+            event = await events.get()
+            if isinstance(event, TokenEvent):
+                tokens.append(event.token)
+            if isinstance(event, Finished | Failed):
+                return tokens, event
+
+
+async def test_a_lost_engine_gives_its_pool_to_the_next_one(tmp_path: Path) -> None:
+    """The pool file is closed and opened again, and what the lost engine had computed is there."""
+    made: list[Engine] = []
+
+    def factory() -> Engine:
+        made.append(build(pool=open_pool(tmp_path / "pool"), max_chunk_tokens=16))
+        return made[-1]
+
+    bridge = EngineBridge(factory)
+    await bridge.start()
+    _break(made[0], after=6)
+    _, failed = await _answer(bridge, greedy("lost", PROMPT, 20))
+    assert isinstance(failed, Failed)
+    assert "secret" not in failed.message
+    await settled(bridge)
+    tokens, finished = await _answer(bridge, greedy("again", PROMPT, 20))
+    assert tokens == reference(PROMPT, 20)
+    assert isinstance(finished, Finished)
+    assert finished.usage.cached_tokens >= 48
+    status = await bridge.status()
+    assert (status.running, status.waiting) == (0, 0)
+    _break(made[1], after=0)
+    await _answer(bridge, greedy("lost too", PROMPT, 20))
+    await settled(bridge)
+    assert bridge.health.state == "down"
+    with pytest.raises(EngineStopped):
+        await bridge.submit(greedy("never", PROMPT, 20))
+    await bridge.stop()
+    # Down as it is, it has closed its pool: another process could open it.
+    engine = build(pool=open_pool(tmp_path / "pool"))
+    assert cached_tokens(drive(engine, greedy("later", PROMPT, 1))["later"]) >= 48
+    engine.close()
