@@ -190,7 +190,7 @@ def figures(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def codecs(session: nox.Session) -> None:
-    """Measure what each codec costs in quality (about a quarter of an hour)."""
+    """Measure what each codec costs in quality, on the embedded model (about ten minutes)."""
     install_dovecote(session)
     install_embedded_model(session)
     install_group(session, "tests")

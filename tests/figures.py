@@ -119,9 +119,12 @@ def resume(cache_dir: Path) -> dict[str, list[Turn]]:
 
 
 def question(number: int) -> dict[str, str]:
-    """A user's message of about 40 tokens, each number another one from its first word on."""
+    """A user's message that makes about 50 new tokens; no two begin with the same word."""
     text = f"{number} is my number today. Please tell me in one short sentence what the list says "
-    return {"role": "user", "content": text + f"about item {number}, and whether honey is in it."}
+    text += (
+        f"about item {number}, whether honey is in it, and how many pears there are beside the map."
+    )
+    return {"role": "user", "content": text}
 
 
 def bytes_a_token(cache_dir: Path, codec: str) -> float:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 STORED_TOKENS = 300
-SCORED_TOKENS = 120
+SCORED_TOKENS = 64
 
 
 @pytest.fixture(scope="module")
