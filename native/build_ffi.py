@@ -16,8 +16,8 @@ from cffi import FFI
 
 ROOT = Path(__file__).resolve().parent
 BEGIN, END = "/* cdef-begin", "/* cdef-end"
-# The shim that stands in for a BLAS is a library of its own (setup.py).
-SEPARATE = {"blas.c", "blas_x86.c"}
+# What computes, and stands in for a BLAS, is a library of its own (setup.py).
+SEPARATE = ("blas", "compute", "crew")
 
 
 def declarations(header: str) -> str:
@@ -28,7 +28,8 @@ def declarations(header: str) -> str:
 
 def sources() -> list[str]:
     """Return the core's sources, relative to this folder as setuptools wants them."""
-    return sorted(f"src/{path.name}" for path in ROOT.glob("src/*.c") if path.name not in SEPARATE)
+    names = (path.name for path in ROOT.glob("src/*.c"))
+    return sorted(f"src/{name}" for name in names if not name.startswith(SEPARATE))
 
 
 def debug_build() -> bool:

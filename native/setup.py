@@ -12,10 +12,18 @@ from setuptools import Extension, setup
 # only place where it is of use (dovecote_native/blas.py).
 BLAS = Extension(
     "dovecote_native._blas",
-    ["src/blas.c", "src/blas_x86.c"],
-    depends=["src/blas_kernels.h"],
+    [
+        "src/blas.c",
+        "src/blas_x86.c",
+        "src/compute.c",
+        "src/compute_avx2.c",
+        "src/compute_avx512.c",
+        "src/compute_portable.c",
+        "src/crew.c",
+    ],
+    depends=["src/blas_kernels.h", "src/compute.h", "src/compute_kernel.h", "src/crew.h"],
     include_dirs=["src"],
-    extra_compile_args=["-std=c11", "-O3", "-fvisibility=hidden"],
+    extra_compile_args=["-std=c11", "-O3", "-ffp-contract=off", "-fvisibility=hidden"],
     extra_link_args=["-pthread"],
     libraries=["dl"],
     py_limited_api=True,

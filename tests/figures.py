@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
+import os
 import re
 import statistics
 import subprocess
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent / "support"))
 
 from conversation import MODEL, client_of
+from machine import machine
 from server_process import ServerProcess
 
 # Headers wait for the first token, however late: they carry the server's own timings.
 OPTIONS = ("--pool-size", "512MiB", "--keepalive", "600")
 HISTORY_TOKENS = 1900
+AGENTS = (1, 3, 5)
 ROUNDS = 5
 
 
@@ -41,6 +44,8 @@ class Turn:
     cached_tokens: int
     prefill_tokens_per_s: float
     restore_ms: float
+    other_ms: float
+    """Of the time to the first token: neither restore nor prefill."""
 
 
 def numbered_text(lines: int, start: int = 0) -> str:
@@ -84,6 +89,7 @@ def turn(started: float, arrivals: list[float], usage: Any, timings: dict[str, f
         cached_tokens=cached,
         prefill_tokens_per_s=computed / (timings["prefill"] / 1000),
         restore_ms=timings["restore"],
+        other_ms=1000 * (arrivals[0] - started) - timings["restore"] - timings["prefill"],
     )
 
 
@@ -118,6 +124,44 @@ def resume(cache_dir: Path) -> dict[str, list[Turn]]:
     return turns
 
 
+def together(cache_dir: Path) -> dict[int, float]:
+    """Tokens a second of 1, 3 and 5 agents at once over whole requests that mostly decode."""
+    rates: dict[int, list[float]] = {count: [] for count in AGENTS}
+    with ServerProcess(cache_dir, (*OPTIONS, "--memory-only")) as server:
+        ask(server.url, [{"role": "user", "content": "Hello, how are you?"}], 4)
+        for number in range(3):
+            for count in AGENTS:
+                texts = [f"Tell me a long story, number {number}{count}{n}." for n in range(count)]
+                rates[count].append(tokens_a_second(server.url, texts))
+    return {count: statistics.median(some) for count, some in rates.items()}
+
+
+def tokens_a_second(url: str, texts: list[str]) -> float:
+    """Of answers that end at their limit, all at once, from the first byte sent to the last."""
+
+    def answer(text: str) -> int:
+        body: dict[str, Any] = {"logit_bias": {"2": -100, "0": -100}}
+        with client_of(url) as client:
+            create: Any = client.chat.completions.create
+            messages = [{"role": "user", "content": text}]
+            reply = create(
+                model=MODEL, messages=messages, temperature=0, max_tokens=96, extra_body=body
+            )
+        tokens: int = reply.usage.completion_tokens
+        return tokens
+
+    with ThreadPoolExecutor(len(texts)) as pool:
+        began = time.perf_counter()
+        return sum(pool.map(answer, texts)) / (time.perf_counter() - began)
+
+
+def steps() -> str:
+    """The table of `tests/steps.py`, which runs the engine without HTTP."""
+    script = Path(__file__).with_name("steps.py")
+    command = [sys.executable, str(script)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def question(number: int) -> dict[str, str]:
     """A user's message that makes about 50 new tokens; no two begin with the same word."""
     text = f"{number} is my number today. Please tell me in one short sentence what the list says "
@@ -147,13 +191,17 @@ def measure() -> dict[str, Any]:
         without = [compute_speed(cache_dir, "--no-blas", prompt_lines=16, tokens=32)]
         turns = resume(cache_dir)
         sizes = {codec: bytes_a_token(cache_dir, codec) for codec in ("exact", "q8", "q4")}
+        rates = together(cache_dir)
     return {
         "with_blas": [asdict(turn) for turn in with_blas],
         "without_blas": [asdict(turn) for turn in without],
         **{kind: [asdict(turn) for turn in some] for kind, some in turns.items()},
         "bytes_a_token": sizes,
+        "tokens_a_second_together": rates,
         "table": table(with_blas, without, turns, sizes),
-        "machine": machine(),
+        "scaling": scaling(rates),
+        "steps": steps(),
+        "machine": where(),
     }
 
 
@@ -175,21 +223,28 @@ def table(
         (f"first token, cold, {prompt:.0f} tokens", f"{ttft['cold']:.2f} s"),
         (f"first token, hot, {new:.0f} of them new", f"{ttft['hot']:.2f} s"),
         ("first token, after SIGKILL and restart", f"{ttft['restarted']:.2f} s"),
+        ("all of it but restore and prefill", f"{median(turns['hot'], 'other_ms'):.0f} ms"),
+        (
+            "prefill of a cold prompt",
+            f"{median(turns['cold'], 'prefill_tokens_per_s'):.0f} tokens/s",
+        ),
         ("restore of the cached tokens", f"{median(turns['restarted'], 'restore_ms'):.0f} ms"),
         *((f"bytes a token on disk, `{codec}`", f"{size:,.0f}") for codec, size in sizes.items()),
     ]
     return "\n".join(["| what | figure |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)])
 
 
-def machine() -> str:
+def scaling(rates: dict[int, float]) -> str:
+    """Agents at once, whole requests over HTTP."""
+    rows = [f"| {n} | {rate:.1f} | {rate / rates[1]:.2f} |" for n, rate in rates.items()]
+    return "\n".join(["| agents | tokens/s | of one's |", "|---|---|---|", *rows])
+
+
+def where() -> str:
     """Where and what was measured."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    cores = Path("/proc/cpuinfo").read_text(encoding="utf-8").count("processor\t")
-    name = cpu.group(1) if cpu else platform.machine()
-    return f"{MODEL} in float32, {name}, {cores} cores, {platform.system()}, commit {commit}"
+    core = os.environ.get("OPENBLAS_CORETYPE")
+    forced = f", OpenBLAS told to be {core}" if core else ""
+    return f"{machine(MODEL + ' in float32')}{forced}"
 
 
 def main() -> None:
@@ -199,7 +254,7 @@ def main() -> None:
     figures = measure()
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2), encoding="utf-8")
-    print(figures["table"], "", figures["machine"], sep="\n")
+    print(figures["table"], figures["scaling"], figures["steps"], figures["machine"], sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -192,9 +192,10 @@ static void end_world(world *w) {
     dc_layout_free(&w->layout);
 }
 
-/* The ids of the chain that ends in frame `f`, as far as records link it; their number. */
-static uint32_t chain_of(const world *w, uint32_t f, uint32_t *ids) {
-    uint32_t path[FRAMES], length = 0, count = 0;
+/* The frames of the chain that ends in frame `f`, the last one first, as far as records link it;
+ * their number. */
+static uint32_t path_of(const world *w, uint32_t f, uint32_t *path) {
+    uint32_t length = 0;
     for (; f < FRAMES && length < FRAMES; length++) {
         const uint8_t *record = w->file + RECORDS_AT + f * RECORD;
         path[length] = f;
@@ -202,6 +203,12 @@ static uint32_t chain_of(const world *w, uint32_t f, uint32_t *ids) {
             if (memcmp(w->file + RECORDS_AT + f * RECORD + 16, record + 32, DC_KEY_BYTES) == 0)
                 break;
     }
+    return length;
+}
+
+/* The ids of that chain; their number. */
+static uint32_t chain_of(const world *w, uint32_t f, uint32_t *ids) {
+    uint32_t path[FRAMES], length = path_of(w, f, path), count = 0;
     while (length) {
         const uint8_t *record = w->file + RECORDS_AT + path[--length] * RECORD;
         uint32_t tokens = dc_get32(record + 8);
@@ -228,10 +235,11 @@ static void read_blocks(dovecote_lease *lease, const world *w) {
     free(payload);
 }
 
-/* What a request does, on ids[0, count): restore, look twice, seal what is new. */
-static void take_a_turn(dovecote_pool *pool, const world *w, const uint32_t *ids, uint32_t count) {
+/* What a request does, on ids[0, count): restore, look twice, and seal what is new. */
+static void use_pool(dovecote_pool *pool, const world *w, const uint32_t *ids, uint32_t count,
+                     int sealing) {
     dovecote_lease *lease;
-    uint64_t matched, valid, sealed;
+    uint64_t matched, valid, sealed = 0;
     if (dovecote_lease_open(pool, count / BLOCK + 1, &lease) != DOVECOTE_OK) return;
     REQUIRE(dovecote_lease_match(lease, NULL, ids, count, &matched) == DOVECOTE_OK);
     REQUIRE(matched <= count);
@@ -244,10 +252,90 @@ static void take_a_turn(dovecote_pool *pool, const world *w, const uint32_t *ids
     read_blocks(lease, w);
     REQUIRE(dovecote_pool_check(pool) == DOVECOTE_OK);
     uint64_t whole = valid / BLOCK * BLOCK;
-    (void)dovecote_lease_seal(lease, ids + whole, count - whole, w->plane, 1, &sealed);
+    if (sealing) (void)dovecote_lease_seal(lease, ids + whole, count - whole, w->plane, 1, &sealed);
     REQUIRE(sealed <= count);
     dovecote_lease_close(lease);
     REQUIRE(dovecote_pool_check(pool) == DOVECOTE_OK);
+}
+
+static void take_a_turn(dovecote_pool *pool, const world *w, const uint32_t *ids, uint32_t count) {
+    use_pool(pool, w, ids, count, 1);
+}
+
+/* The chain by its keys, as somebody would have noted it; `keys` has room for FRAMES of them. */
+static dovecote_chain note_chain(const world *w, uint32_t f, uint8_t *keys) {
+    uint32_t path[FRAMES], blocks = path_of(w, f, path);
+    uint32_t last = dc_get32(w->file + RECORDS_AT + f * RECORD + 8);
+    for (uint32_t i = 0; i < blocks; i++)
+        memcpy(keys + i * DC_KEY_BYTES, w->file + RECORDS_AT + path[blocks - 1 - i] * RECORD + 16,
+               DC_KEY_BYTES);
+    return (dovecote_chain){
+        keys, blocks, (uint64_t)(blocks - 1) * BLOCK + (last >= 1 && last < BLOCK ? last : BLOCK)};
+}
+
+/* What is leased of a noted chain can be read, and is written anew into a pool of its own kind. */
+static void copy_chain(dovecote_pool *pool, dovecote_pool *other, const world *w,
+                       const dovecote_chain *chain) {
+    dovecote_lease *lease, *copy;
+    uint64_t tokens = 0;
+    uint32_t ids[BLOCK], count;
+    if (dovecote_lease_open(pool, chain->blocks, &lease) != DOVECOTE_OK) return;
+    REQUIRE(dovecote_lease_open(other, chain->blocks, &copy) == DOVECOTE_OK);
+    uint8_t *payload = malloc(w->layout.frame_bytes);
+    REQUIRE(payload && dovecote_lease_hold(lease, chain, &tokens) == DOVECOTE_OK);
+    REQUIRE(tokens <= chain->tokens && tokens == dovecote_lease_tokens(lease));
+    for (uint32_t block = 0; dovecote_lease_read(lease, block, ids, &count, payload) == DOVECOTE_OK;
+         block++) {
+        int rc = dovecote_lease_write(copy, ids, count, payload);
+        REQUIRE(rc == DOVECOTE_OK);
+    }
+    free(payload);
+    REQUIRE(dovecote_lease_tokens(copy) == dovecote_lease_tokens(lease));
+    dovecote_lease_close(copy);
+    dovecote_lease_close(lease);
+    REQUIRE(dovecote_pool_check(pool) == DOVECOTE_OK && dovecote_pool_check(other) == DOVECOTE_OK);
+}
+
+/* What the book of agents does with a chain: look, pin, export and import, at last drop. */
+static void keep_book(dovecote_pool *pool, dovecote_pool *other, const world *w, uint32_t f) {
+    uint8_t keys[FRAMES * DC_KEY_BYTES];
+    dovecote_chain chain = note_chain(w, f, keys);
+    dovecote_chain_stats stats;
+    uint64_t wanted;
+    uint32_t freed, left;
+    REQUIRE(dovecote_chain_look(pool, &chain, f, &stats) == DOVECOTE_OK);
+    REQUIRE(stats.tokens <= chain.tokens && stats.own_blocks <= stats.blocks);
+    REQUIRE(dovecote_pool_pin(pool, &chain, 1, f, &wanted) == DOVECOTE_OK);
+    REQUIRE(wanted == stats.blocks && dovecote_pool_check(pool) == DOVECOTE_OK);
+    copy_chain(pool, other, w, &chain);
+    REQUIRE(dovecote_pool_flush_held(pool, f, f, &left) == DOVECOTE_OK);
+    if (f % 3) return;
+    REQUIRE(dovecote_chain_look(pool, &chain, 0, &stats) == DOVECOTE_OK);
+    REQUIRE(dovecote_chain_drop(pool, &chain, 0, &freed) == DOVECOTE_OK);
+    REQUIRE(freed >= stats.own_blocks && dovecote_pool_check(pool) == DOVECOTE_OK);
+}
+
+static dovecote_pool *memory_pool(const world *w, uint64_t size_bytes) {
+    dovecote_pool_config config = image_config(w->file);
+    dovecote_pool *pool = NULL;
+    config.size_bytes = size_bytes;
+    REQUIRE(dovecote_pool_open(NULL, &config, &pool, NULL) == DOVECOTE_OK);
+    return pool;
+}
+
+/* A pool of half the frames takes over what fits, and what it took is what was there. */
+static void resize(dovecote_pool *pool, const world *w) {
+    dovecote_pool *smaller = memory_pool(w, FRAMES_AT + FRAMES / 2 * 4096);
+    uint32_t ids[CAPACITY];
+    uint64_t copied;
+    dovecote_verified verified;
+    REQUIRE(dovecote_pool_adopt(smaller, pool, &copied) == DOVECOTE_OK && copied <= FRAMES / 2);
+    REQUIRE(dovecote_pool_check(smaller) == DOVECOTE_OK);
+    REQUIRE(dovecote_pool_verify(smaller, 0, FRAMES, &verified) == DOVECOTE_OK);
+    REQUIRE(verified.damaged == 0 && verified.checked == copied);
+    for (uint32_t f = 0; f < FRAMES; f++)
+        use_pool(smaller, w, ids, chain_of(w, f, ids), 0);
+    REQUIRE(dovecote_pool_close(smaller) == DOVECOTE_OK);
 }
 
 /* Reads the file as it is now: what later turns find must be explained by that. */
@@ -258,7 +346,10 @@ static void look_again(world *w, dovecote_pool *pool, int fd) {
 
 static void live_on(world *w, dovecote_pool *pool, int fd) {
     uint32_t ids[CAPACITY];
+    dovecote_verified verified;
+    dovecote_pool *other = memory_pool(w, FRAMES_AT + 3 * FRAMES * 4096);
     REQUIRE(dovecote_pool_check(pool) == DOVECOTE_OK);
+    resize(pool, w);
     for (uint32_t f = 0; f < FRAMES; f++) {
         uint32_t count = chain_of(w, f, ids);
         take_a_turn(pool, w, ids, count);
@@ -267,7 +358,12 @@ static void live_on(world *w, dovecote_pool *pool, int fd) {
         if (count < CAPACITY) ids[count++] = 7 + f;
         take_a_turn(pool, w, ids, count);
         look_again(w, pool, fd);
+        keep_book(pool, other, w, f);
+        look_again(w, pool, fd);
     }
+    REQUIRE(dovecote_pool_verify(pool, 0, FRAMES, &verified) == DOVECOTE_OK);
+    REQUIRE(dovecote_pool_check(pool) == DOVECOTE_OK);
+    REQUIRE(dovecote_pool_close(other) == DOVECOTE_OK);
 }
 
 static dovecote_pool *open_image(const world *w, int fd) {

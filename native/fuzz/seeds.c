@@ -1,6 +1,6 @@
 /* seeds: the corpora that fuzzing starts from, made by the code under test.
  *
- *     seeds DIRECTORY        writes DIRECTORY/pool/... and DIRECTORY/codec/...
+ *     seeds DIRECTORY        writes DIRECTORY/pool/..., DIRECTORY/codec/... and DIRECTORY/calls/...
  *
  * Real pools of every codec and dtype, with shared, short and diverging blocks, in both forms of
  * image.h; and for the codecs one input a codec, dtype and side. */
@@ -87,11 +87,26 @@ static void write_codec(const char *directory, uint32_t codec, uint32_t dtype) {
         }
 }
 
+/* Long inputs of fuzz_calls, to which chance alone takes its time. */
+static void write_calls(const char *directory) {
+    uint8_t input[128];
+    char name[64];
+    uint32_t state = 1;
+    for (int seed = 0; seed < 32; seed++) {
+        for (size_t i = 0; i < sizeof input; i++) {
+            state = state * 1664525u + 1013904223u;
+            input[i] = (uint8_t)(state >> 24);
+        }
+        (void)snprintf(name, sizeof name, "%d", seed);
+        write_seed(directory, "calls", name, input, sizeof input);
+    }
+}
+
 int main(int argc, char **argv) {
     char path[4096];
     require(argc == 2, "usage: seeds DIRECTORY");
-    static const char *const corpora[] = {"", "pool", "codec"};
-    for (int i = 0; i < 3; i++) {
+    static const char *const corpora[] = {"", "pool", "codec", "calls"};
+    for (int i = 0; i < 4; i++) {
         (void)snprintf(path, sizeof path, "%s/%s", argv[1], corpora[i]);
         (void)mkdir(path, 0755);
     }
@@ -100,5 +115,6 @@ int main(int argc, char **argv) {
             write_pool(argv[1], codec, dtype);
             write_codec(argv[1], codec, dtype);
         }
+    write_calls(argv[1]);
     return 0;
 }

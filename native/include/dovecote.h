@@ -74,7 +74,9 @@ typedef struct {
 } dovecote_layer;
 
 /* One side (K or V) of one layer of one row, dense, as the model keeps it: the element of head h,
- * position t, dimension d lies at data + h * head_stride + (t * dim + d) * sizeof(dtype). */
+ * position t, dimension d lies at data + h * head_stride + (t * dim + d) * sizeof(dtype).
+ * Nothing but the positions that a call is about is touched: data may point in front of the memory
+ * where that begins with a later position, and a stride may be short of the positions before. */
 typedef struct {
     void *data;           /* position 0 of head 0; borrowed for the call only */
     uint64_t head_stride; /* bytes from one head to the next */
@@ -141,6 +143,15 @@ int dovecote_pool_open(const char *path, const dovecote_pool_config *config, dov
  * written stays in memory. Errors: IO. */
 int dovecote_pool_flush(dovecote_pool *pool);
 
+/* A point in the order in which short blocks came into memory: now. */
+uint64_t dovecote_pool_held_mark(dovecote_pool *pool);
+
+/* Writes of the short blocks that are in memory since before the mark at most `limit`, the oldest
+ * first, but for those that an open lease has pinned. *left is how many of them remain to be
+ * written. With marks taken at intervals a kill costs only what is younger, also when the pool is
+ * never idle. Errors: ARGUMENT; IO, and what could not be written stays in memory. */
+int dovecote_pool_flush_held(dovecote_pool *pool, uint64_t mark, uint32_t limit, uint32_t *left);
+
 /* Flushes, and waits until everything is on disk. Nothing depends on it but what a power cut can
  * cost. Errors: IO. */
 int dovecote_pool_sync(dovecote_pool *pool);
@@ -158,6 +169,20 @@ void dovecote_pool_get_stats(dovecote_pool *pool, dovecote_pool_stats *out);
 /* Verifies P4 and every link of the tree, index, LRU list and free list. Does not change anything
  * and reads no payload. Errors: BROKEN. */
 int dovecote_pool_check(dovecote_pool *pool);
+
+typedef struct {
+    uint32_t checked;    /* frames whose payload was read */
+    uint32_t damaged;    /* of those: they failed or could not be read, and were dropped */
+    uint32_t next_frame; /* where the next slice begins; after the last one, the pool's frames */
+} dovecote_verified;
+
+/* Reads the payload of the sealed frames among [first_frame, first_frame + frames) and checks it,
+ * for an operator who wants to know before a request does. A damaged frame is dropped with all that
+ * hangs on it, and counted as in dovecote_lease_decode. Other calls go on meanwhile: no frame is
+ * pinned, and one that is freed during its reading is left out. Does not count as use; what is in
+ * memory only is not read. Errors: ARGUMENT (first_frame is past the pool's end), MEMORY. */
+int dovecote_pool_verify(dovecote_pool *pool, uint32_t first_frame, uint32_t frames,
+                         dovecote_verified *out);
 
 /* Copies the blocks of `source` into the empty `target` until one of them is exhausted, most
  * recently used chains first, parents before children. Both must have equal geometry, codec, dtype

@@ -7,7 +7,6 @@
  */
 #include <string.h>
 
-#include "crc.h"
 #include "fault.h"
 #include "file.h"
 #include "hash.h"
@@ -24,13 +23,8 @@ typedef struct {
  * unplaced, all that hangs on it. */
 static bool read_frame(const copying *copy, uint32_t from) {
     const dovecote_pool *source = copy->source;
-    const uint32_t *sums = dc_frames_sums(&source->frames, from);
     if (dc_pool_read_frame(source, from, copy->payload)) return false;
-    for (uint32_t i = 0; i < source->layout.layer_count; i++) {
-        const dc_place *place = &source->layout.places[i];
-        if (dc_crc32c(0, copy->payload + place->offset, place->bytes) != sums[i]) return false;
-    }
-    return true;
+    return dc_pool_payload_is_sound(source, copy->payload, dc_frames_sums(&source->frames, from));
 }
 
 static void describe_copy(const copying *copy, uint32_t from, uint32_t to) {

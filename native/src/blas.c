@@ -3,48 +3,39 @@
  * libmlx.so of the Linux wheel imports cblas_sgemm, cblas_dgemm and cblas_cgemm from a reference
  * BLAS that it bundles, which is some sixty times slower than OpenBLAS. This library exports the
  * same three names; loaded into the global scope before libmlx.so, it is the one that the loader
- * finds. It hands every call on to OpenBLAS (scipy-openblas32), but for one shape:
+ * finds. Double and complex products go to OpenBLAS (scipy-openblas32) as they are. A row-major
  *
- *   row-major  C[M, N] = alpha * X[M, K] * transpose(W[N, K]) + beta * C,   M <= 8
+ *   C[M, N] = alpha * X[M, K] * op(W) + beta * C
  *
- * which is what a linear layer asks for with few rows. OpenBLAS repacks all of W at every such
- * call; here each weight is streamed once, past all inputs.
+ * in float32 is cut into bands of columns of C, and the crew (crew.h) computes them:
  *
  *          k ->
- *   W  +---------+  tile: 4 rows of W times M rows of X, sums in registers
- *      |=========|
- *   n  |=========|  band: the tiles that a thread claims at a time
+ *   W  +---------+  op(W) = transpose(W[N, K]), as a linear layer asks for: our own kernel, which
+ *      |=========|  streams each row of W once, past all inputs. OpenBLAS repacks all of W at every
+ *   n  |=========|  call, and its sums depend on M. With AVX2 this is so for few rows only.
+ *      |---------|  Otherwise: a call of OpenBLAS for each band.
  *
- * Bands are claimed from one counter, so a worker that is late costs nothing: the caller takes its
- * bands. A worker spins briefly for the next call (a decode step makes hundreds, tens of
- * microseconds apart) and then sleeps.
+ * OpenBLAS itself runs on one thread. Its own threads spin while they wait for one another, and with
+ * a second busy process on the machine they wait for a thread that does not run.
  *
  * Globals: cblas has no handle, so this library has state: the OpenBLAS entry points (written once
- * by dovecote_blas_open, before anything can call), call counters, and the crew.
+ * by dovecote_blas_open, before anything can call) and call counters.
  *
- * B1 A worker touches crew.job only between active++ (having then seen open) and active--.
- * B2 crew.job changes only under crew.owner, with open == 0 and active == 0.
- * B3 One thread computes an element, in one order: results do not depend on the number of threads.
- * B4 No thread starts before the first call that wants one, and a forked child starts anew.
+ * One thread computes an element, in one order, and bands do not depend on the number of threads:
+ * neither do results.
  *
- * Any thread may call. Who finds the crew busy computes alone. */
+ * Any thread may call. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
 #include <dlfcn.h>
-#include <limits.h>
-#include <linux/futex.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "blas_kernels.h"
+#include "crew.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -69,7 +60,7 @@ static struct {
 static atomic_uint_fast64_t calls;
 static atomic_uint_fast64_t skinny_calls;
 
-/* ---- the skinny product ---- */
+/* ---- the product of a linear layer ---- */
 
 /* Of W, that a thread claims at a time: some 10 us. A third of it cost 5 to 15 % (more starts
  * without prefetched rows). */
@@ -77,142 +68,16 @@ static atomic_uint_fast64_t skinny_calls;
 
 typedef struct {
     dc_blas_job product;
-    size_t band; /* rows of W */
     dc_blas_run *run;
-} skinny_job;
+} linear_job;
 
-/* NULL: no skinny kernel, everything goes to OpenBLAS. Written by open and by tests. */
-static dc_blas_run *const *runs;
+/* NULL: everything goes to OpenBLAS. Written by open and by tests. */
+static const dc_blas_kernel *kernel;
 
-/* ---- the crew ---- */
-
-#define MAX_WORKERS 63
-/* A pause is 40 to 140 cycles: some 30 us, longer than most gaps between the products of a step. */
-#define WORKER_SPINS 2000
-#define CALLER_SPINS 2000
-
-static struct {
-    pthread_mutex_t owner; /* held while a product uses the crew */
-    atomic_uint call;      /* changes with each product; what workers spin and sleep on */
-    atomic_uint sleepers;
-    atomic_int open;    /* bands may be claimed */
-    atomic_int active;  /* workers that may be reading job */
-    atomic_size_t next; /* first row of W that nobody has claimed */
-    skinny_job job;
-    int workers;       /* running ones; under owner */
-    atomic_int wanted; /* workers: one less than the threads of a product */
-} crew = {.owner = PTHREAD_MUTEX_INITIALIZER};
-
-static void pause_briefly(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
+static void run_linear(const void *job, size_t start, size_t end) {
+    const linear_job *linear = job;
+    linear->run(&linear->product, start, end);
 }
-
-static void claim_bands(const skinny_job *job) {
-    for (;;) {
-        size_t start = atomic_fetch_add(&crew.next, job->band);
-        if (start >= job->product.outs) {
-            return;
-        }
-        size_t end = start + job->band < job->product.outs ? start + job->band : job->product.outs;
-        job->run(&job->product, start, end);
-    }
-}
-
-/* Returns once crew.call is no longer `seen`. */
-static unsigned next_call(unsigned seen) {
-    for (int spins = 0; spins < WORKER_SPINS; spins++) {
-        unsigned call = atomic_load(&crew.call);
-        if (call != seen) {
-            return call;
-        }
-        pause_briefly();
-    }
-    atomic_fetch_add(&crew.sleepers, 1);
-    while (atomic_load(&crew.call) == seen) {
-        (void)syscall(SYS_futex, &crew.call, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
-    }
-    atomic_fetch_sub(&crew.sleepers, 1);
-    return atomic_load(&crew.call);
-}
-
-static void *work(void *unused) {
-    (void)unused;
-    for (unsigned seen = 0;;) {
-        seen = next_call(seen);
-        atomic_fetch_add(&crew.active, 1);
-        if (atomic_load(&crew.open)) {
-            claim_bands(&crew.job);
-        }
-        atomic_fetch_sub(&crew.active, 1);
-    }
-    return NULL;
-}
-
-/* Under owner. A thread that cannot be had is done without. Signals are for the program's threads.
- */
-static void start_workers(void) {
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (crew.workers < atomic_load(&crew.wanted)) {
-        pthread_t thread;
-        if (pthread_create(&thread, NULL, work, NULL) != 0) {
-            atomic_store(&crew.wanted, crew.workers);
-            break;
-        }
-        pthread_detach(thread);
-        crew.workers++;
-    }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-}
-
-/* Under owner. */
-static void run_with_crew(const skinny_job *job) {
-    start_workers();
-    crew.job = *job;
-    atomic_store(&crew.next, 0);
-    atomic_store(&crew.open, 1);
-    atomic_fetch_add(&crew.call, 1);
-    if (atomic_load(&crew.sleepers) != 0) {
-        (void)syscall(SYS_futex, &crew.call, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-    }
-    claim_bands(job);
-    atomic_store(&crew.open, 0);
-    for (int spins = 0; atomic_load(&crew.active) != 0; spins++) {
-        if (spins < CALLER_SPINS) {
-            pause_briefly();
-        } else {
-            sched_yield(); /* a worker lost its processor inside a band */
-        }
-    }
-}
-
-static void run_job(const skinny_job *job) {
-    if (atomic_load(&crew.wanted) == 0 || job->product.outs <= job->band ||
-        pthread_mutex_trylock(&crew.owner) != 0) {
-        job->run(&job->product, 0, job->product.outs);
-        return;
-    }
-    run_with_crew(job);
-    pthread_mutex_unlock(&crew.owner);
-}
-
-/* The child of a fork has its parent's memory, but none of its workers (B4). */
-static void forget_workers(void) {
-    pthread_mutex_init(&crew.owner, NULL);
-    atomic_store(&crew.call, 0);
-    atomic_store(&crew.sleepers, 0);
-    atomic_store(&crew.open, 0);
-    atomic_store(&crew.active, 0);
-    crew.workers = 0;
-}
-
-/* ---- exported ---- */
 
 /* Whole cache lines of C, so that two threads seldom write to one; whole tiles at least. */
 static size_t band_of(size_t length) {
@@ -224,23 +89,77 @@ static size_t band_of(size_t length) {
 }
 
 /* Returns 0, having done nothing, if the call is of another shape. */
-static int multiply_skinny(int order, int trans_a, int trans_b, const dc_blas_job *product) {
-    if (runs == NULL || order != ROW_MAJOR || trans_a != NO_TRANSPOSE || trans_b != TRANSPOSE ||
-        product->rows == 0 || product->rows > DC_BLAS_ROWS || product->outs == 0 ||
+static int multiply_linear(int order, int trans_a, int trans_b, const dc_blas_job *product) {
+    if (kernel == NULL || order != ROW_MAJOR || trans_a != NO_TRANSPOSE || trans_b != TRANSPOSE ||
+        product->rows == 0 || product->rows > kernel->most_rows || product->outs == 0 ||
         product->length == 0) {
         return 0;
     }
-    skinny_job job = {*product, band_of(product->length), runs[product->rows - 1]};
-    run_job(&job);
+    size_t rows = product->rows;
+    linear_job job = {*product, rows <= DC_BLAS_FEW ? kernel->few[rows - 1] : kernel->many};
+    dc_crew_run(run_linear, &job, product->outs, band_of(product->length));
     atomic_fetch_add_explicit(&skinny_calls, 1, memory_order_relaxed);
     return 1;
 }
+
+/* ---- any other product ---- */
+
+/* A product's columns in six bands, so that threads end together; but OpenBLAS packs X once a band:
+ * 96 columns cost 5 to 10 %, 256 cost 3. */
+#define WIDE_BANDS 6
+#define LEAST_BAND 96
+#define MOST_BAND 384
+/* Products with less work than that are not worth waking anybody: some 20 us. */
+#define WIDE_LEAST (1u << 21)
+
+typedef struct {
+    dc_blas_job product;
+    int trans_a;
+    int trans_b;
+    size_t band;
+} wide_job;
+
+static size_t wide_band_of(size_t columns) {
+    size_t band = columns / WIDE_BANDS / 32 * 32;
+    if (band < LEAST_BAND) {
+        return LEAST_BAND;
+    }
+    return band < MOST_BAND ? band : MOST_BAND;
+}
+
+static void run_wide(const void *job, size_t start, size_t end) {
+    const wide_job *wide = job;
+    const dc_blas_job *p = &wide->product;
+    for (size_t n = start; n < end; n += wide->band) {
+        size_t columns = end - n < wide->band ? end - n : wide->band;
+        const float *w = p->w + (wide->trans_b == TRANSPOSE ? n * p->w_stride : n);
+        openblas.sgemm(ROW_MAJOR, wide->trans_a, wide->trans_b, (int)p->rows, (int)columns,
+                       (int)p->length, p->alpha, p->x, (int)p->x_stride, w, (int)p->w_stride,
+                       p->beta, p->c + n, (int)p->c_stride);
+    }
+}
+
+/* Returns 0, having done nothing, if the call is too small or not understood. */
+static int multiply_wide(int order, int trans_a, int trans_b, const dc_blas_job *product) {
+    int known = (trans_a == NO_TRANSPOSE || trans_a == TRANSPOSE) &&
+                (trans_b == NO_TRANSPOSE || trans_b == TRANSPOSE);
+    if (order != ROW_MAJOR || !known ||
+        (double)product->rows * (double)product->outs * (double)product->length < WIDE_LEAST) {
+        return 0;
+    }
+    wide_job job = {*product, trans_a, trans_b, wide_band_of(product->outs)};
+    dc_crew_run(run_wide, &job, product->outs, job.band);
+    return 1;
+}
+
+/* ---- exported ---- */
 
 EXPORT void cblas_sgemm(int order, int trans_a, int trans_b, int m, int n, int k, float alpha,
                         const float *a, int lda, const float *b, int ldb, float beta, float *c,
                         int ldc) {
     atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
-    int sane = m >= 0 && n >= 0 && k >= 0 && lda >= k && ldb >= k && ldc >= n;
+    int positive = m > 0 && n > 0 && k > 0 && lda > 0 && ldb > 0 && ldc >= n;
+    int plain = positive && lda >= k && ldb >= k;
     dc_blas_job product = {.x = a, .w = b, .c = c, .alpha = alpha, .beta = beta};
     product.rows = (size_t)m;
     product.outs = (size_t)n;
@@ -248,7 +167,8 @@ EXPORT void cblas_sgemm(int order, int trans_a, int trans_b, int m, int n, int k
     product.x_stride = (size_t)lda;
     product.w_stride = (size_t)ldb;
     product.c_stride = (size_t)ldc;
-    if (!sane || !multiply_skinny(order, trans_a, trans_b, &product)) {
+    if (!(plain && multiply_linear(order, trans_a, trans_b, &product)) &&
+        !(positive && multiply_wide(order, trans_a, trans_b, &product))) {
         openblas.sgemm(order, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
     }
 }
@@ -267,7 +187,7 @@ EXPORT void cblas_cgemm(int order, int trans_a, int trans_b, int m, int n, int k
     openblas.cgemm(order, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
-/* Products asked for since the library was loaded, and those that the skinny kernel answered. */
+/* Products asked for since the library was loaded, and those that our own kernel answered. */
 EXPORT uint64_t dovecote_blas_calls(void) {
     return atomic_load(&calls);
 }
@@ -278,21 +198,18 @@ EXPORT uint64_t dovecote_blas_skinny_calls(void) {
 
 /* Threads that a product may use, the caller's included; 0 before dovecote_blas_open. */
 EXPORT int dovecote_blas_threads(void) {
-    return openblas.sgemm == NULL ? 0 : atomic_load(&crew.wanted) + 1;
+    return openblas.sgemm == NULL ? 0 : dc_crew_threads();
 }
 
-/* Forces the skinny kernel "avx2" or "avx512", none ("openblas"), or the best one (NULL). For tests
+/* Forces the kernel "avx2" or "avx512", none ("openblas"), or the best one (NULL). For tests
  * and benchmarks: not while products run. Returns 0, or -1 if this processor lacks it. */
 EXPORT int dovecote_blas_override(const char *name) {
-    if (name == NULL) {
-        runs = dc_blas_best_runs();
-        return 0;
-    }
-    dc_blas_run *const *chosen = dc_blas_runs_named(name);
-    if (chosen == NULL && strcmp(name, "openblas") != 0) {
+    const dc_blas_kernel *chosen =
+        name == NULL ? dc_blas_best_kernel() : dc_blas_kernel_named(name);
+    if (name != NULL && chosen == NULL && strcmp(name, "openblas") != 0) {
         return -1;
     }
-    runs = chosen;
+    kernel = chosen;
     return 0;
 }
 
@@ -324,11 +241,9 @@ EXPORT int dovecote_blas_open(const char *openblas_path, int threads) {
         dlclose(library);
         return -2;
     }
-    int used = threads < 1 ? 1 : threads;
-    set_threads(used);
-    atomic_store(&crew.wanted, used - 1 > MAX_WORKERS ? MAX_WORKERS : used - 1);
-    runs = dc_blas_best_runs();
-    pthread_atfork(NULL, NULL, forget_workers);
+    set_threads(1);
+    dc_crew_set_threads(threads);
+    kernel = dc_blas_best_kernel();
     openblas.sgemm = sgemm;
     return 0;
 }

@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-#define DC_BLAS_ROWS 8 /* rows of X at most */
+#define DC_BLAS_FEW 8  /* rows of X that have functions of their own */
 #define DC_BLAS_TILE 4 /* rows of W at a time */
 
 typedef struct {
@@ -27,9 +27,16 @@ typedef struct {
 /* Computes the columns [start, end) of C. */
 typedef void dc_blas_run(const dc_blas_job *job, size_t start, size_t end);
 
-/* DC_BLAS_ROWS functions, for 1, 2, ... rows of X: the best ones, or "avx2" or "avx512". NULL if
- * this processor has none. */
-dc_blas_run *const *dc_blas_best_runs(void);
-dc_blas_run *const *dc_blas_runs_named(const char *name);
+/* An element's sum is added up in one order, whatever function, tile or number of rows. */
+typedef struct {
+    const char *name;
+    dc_blas_run *few[DC_BLAS_FEW]; /* for 1, 2, ... rows of X */
+    dc_blas_run *many;             /* for more */
+    size_t most_rows;              /* from here on OpenBLAS is faster */
+} dc_blas_kernel;
+
+/* The best one, or "avx2" or "avx512". NULL if this processor has none, or not that one. */
+const dc_blas_kernel *dc_blas_best_kernel(void);
+const dc_blas_kernel *dc_blas_kernel_named(const char *name);
 
 #endif

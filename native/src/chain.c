@@ -68,9 +68,12 @@ static uint32_t last_block(const dovecote_pool *pool, const dovecote_chain *chai
     return last;
 }
 
-static uint32_t count_own(const dovecote_pool *pool, const dovecote_chain *chain, uint32_t shared) {
+/* Of `blocks` blocks that end in frame `last`: those past the first `shared` on which nothing but
+ * the chain itself hangs. */
+static uint32_t count_own(const dovecote_pool *pool, uint32_t last, uint32_t blocks,
+                          uint32_t shared) {
     const dc_frames *frames = &pool->frames;
-    uint32_t blocks, below = DC_NONE, own = 0, f = last_block(pool, chain, &blocks);
+    uint32_t below = DC_NONE, own = 0, f = last;
     for (; blocks > shared; blocks--, own++) {
         uint32_t child = frames->at[f].child;
         if (child != below) break;
@@ -85,17 +88,19 @@ int dovecote_chain_look(dovecote_pool *pool, const dovecote_chain *chain, uint32
                         dovecote_chain_stats *out) {
     if (!pool || !out || !is_sound(pool, chain)) return DOVECOTE_ERR_ARGUMENT;
     dovecote_chain_stats stats = {0};
+    uint32_t last = DC_NONE; /* that is the chain's own block, and no longer one */
     bool exact = true;
     dc_pool_lock(pool);
-    for (uint32_t i = 0, f = DC_NONE; i < chain->blocks; i++) {
-        f = find_block(pool, chain, i, f, &exact);
+    for (uint32_t i = 0; i < chain->blocks; i++) {
+        uint32_t f = find_block(pool, chain, i, last, &exact);
         if (f == DC_NONE) break;
         stats.tokens += tokens_in(pool, chain, i);
         stats.blocks++;
         stats.pinned_blocks += pool->frames.at[f].pinned;
-        stats.superseded = !exact;
+        stats.superseded = !exact; /* only the last block can be */
+        if (exact) last = f;
     }
-    stats.own_blocks = count_own(pool, chain, shared);
+    stats.own_blocks = count_own(pool, last, stats.blocks - stats.superseded, shared);
     dc_pool_unlock(pool);
     *out = stats;
     return DOVECOTE_OK;

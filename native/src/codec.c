@@ -8,13 +8,18 @@
  * No state, no allocation; any thread, as long as nobody writes what is read.
  *
  * C1 Encoding writes every byte of the part: zeros in the pad, and past a short block's tokens.
- * C2 float16 and bfloat16 planes go through float32 in pieces that stay in the nearest cache.
+ * C2 A run is worked on in pieces that stay in the nearest cache: float16 and bfloat16 go through
+ *    float32 there, and decoded pieces from there past the caches into the plane (stream.h).
+ * C3 While a run is encoded, the one after it is asked for, piece by piece. The processor's own
+ *    prefetching starts anew on each page, and a run has two or three of them.
+ *    docs/decisions/0002-pool-performance.md has what both gain.
  */
 #include "codec.h"
 
 #include <string.h>
 
 #include "codec_kernels.h"
+#include "stream.h"
 
 #if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "codes and scales are stored little-endian, as this processor must be"
@@ -23,8 +28,8 @@
 #define MAX_HEADS 4096u
 #define MAX_DIM 65536u
 #define MAX_TOKENS 1048576u
-#define PIECE 1024u /* elements of the float32 stage, and the longest group: 4 KiB of stack */
-#define PREFETCH_MAX 16384u /* bytes; half of a small nearest cache */
+#define PIECE 1024u /* elements of the stage, and the longest group: 4 KiB of stack */
+#define STEP 256u   /* elements that are encoded before more of the next run is asked for */
 
 typedef enum { RAW, F16, Q8, Q4 } form;
 
@@ -164,65 +169,85 @@ static void decode_floats(const part *p, const dc_kernels *k, const uint8_t *cod
 
 /* Bytes of codes, and of scales, that `count` elements take; count is a multiple of the group. */
 static size_t codes_of(const part *p, size_t count) {
-    if (p->form == F16) {
+    switch (p->form) {
+    case RAW:
+        return count * p->element_bytes;
+    case F16:
         return count * sizeof(uint16_t);
+    case Q8:
+        return count;
+    default:
+        return count / p->group * ((p->group + 1) / 2);
     }
-    return p->form == Q8 ? count : count / p->group * ((p->group + 1) / 2);
 }
 
 static size_t scales_of(const part *p, size_t count) {
     return p->token_scales == 0 ? 0 : count / p->group * 4;
 }
 
-static size_t piece_of(const part *p, size_t left) {
-    size_t piece = PIECE / p->group * p->group;
+/* Whole groups of about `limit` elements, at most PIECE, or what is left. */
+static size_t piece_of(const part *p, size_t limit, size_t left) {
+    size_t piece = p->group > limit ? p->group : limit / p->group * p->group;
     return left < piece ? left : piece;
 }
 
-/* float16 and bfloat16 planes (C2). */
-static void encode_halves(const part *p, const dc_kernels *k, const uint16_t *in, size_t count,
-                          uint8_t *codes, uint8_t *scales) {
-    float stage[PIECE];
-    for (size_t done = 0; done < count;) {
-        size_t piece = piece_of(p, count - done);
-        if (p->dtype == DOVECOTE_FLOAT16) {
-            k->widen_f16(in + done, stage, piece);
-        } else {
-            k->widen_bf16(in + done, stage, piece);
-        }
-        encode_floats(p, k, stage, piece, codes, scales);
-        codes += codes_of(p, piece);
-        scales += scales_of(p, piece);
-        done += piece;
-    }
-}
+/* ---- pieces of a head ---- */
 
-static void decode_halves(const part *p, const dc_kernels *k, const uint8_t *codes,
-                          const uint8_t *scales, size_t count, uint16_t *out) {
+static void encode_piece(const part *p, const dc_kernels *k, const uint8_t *in, size_t count,
+                         uint8_t *codes, uint8_t *scales) {
     float stage[PIECE];
-    for (size_t done = 0; done < count;) {
-        size_t piece = piece_of(p, count - done);
-        decode_floats(p, k, codes, scales, piece, stage);
-        if (p->dtype == DOVECOTE_FLOAT16) {
-            k->narrow_f16(stage, out + done, piece);
-        } else {
-            k->narrow_bf16(stage, out + done, piece);
-        }
-        codes += codes_of(p, piece);
-        scales += scales_of(p, piece);
-        done += piece;
-    }
-}
-
-static void encode_head(const part *p, const dc_kernels *k, const uint8_t *in, size_t tokens,
-                        uint8_t *codes, uint8_t *scales) {
-    size_t count = tokens * p->dim;
     if (p->form == RAW) {
-        memcpy(codes, in, tokens * p->token_codes);
+        memcpy(codes, in, count * p->element_bytes);
     } else if (p->dtype == DOVECOTE_FLOAT32) {
         encode_floats(p, k, (const float *)(const void *)in, count, codes, scales);
     } else {
-        encode_halves(p, k, (const uint16_t *)(const void *)in, count, codes, scales);
+        if (p->dtype == DOVECOTE_FLOAT16) {
+            k->widen_f16(in, stage, count);
+        } else {
+            k->widen_bf16(in, stage, count);
+        }
+        encode_floats(p, k, stage, count, codes, scales);
+    }
+}
+
+static void decode_piece(const part *p, const dc_kernels *k, const uint8_t *codes,
+                         const uint8_t *scales, size_t count, uint8_t *out) {
+    float stage[PIECE];
+    uint16_t halves[PIECE];
+    const void *decoded = halves;
+    decode_floats(p, k, codes, scales, count, stage);
+    if (p->dtype == DOVECOTE_FLOAT32) {
+        decoded = stage;
+    } else if (p->dtype == DOVECOTE_FLOAT16) {
+        k->narrow_f16(stage, halves, count);
+    } else {
+        k->narrow_bf16(stage, halves, count);
+    }
+    dc_stream(out, decoded, count * p->element_bytes);
+}
+
+/* Asks for `count` bytes to be in the cache soon. Any address will do. */
+static void ask_for(const uint8_t *bytes, size_t count) {
+    for (size_t i = 0; i < count; i += 64) {
+        __builtin_prefetch(bytes + i);
+    }
+}
+
+/* ---- one head ---- */
+
+/* `next`: the run to ask for meanwhile (C3), or NULL. */
+static void encode_head(const part *p, const dc_kernels *k, const uint8_t *in, const uint8_t *next,
+                        size_t tokens, uint8_t *codes, uint8_t *scales) {
+    size_t count = tokens * p->dim;
+    for (size_t done = 0; done < count;) {
+        size_t piece = piece_of(p, STEP, count - done), at = done * p->element_bytes;
+        if (next != NULL) {
+            ask_for(next + at, piece * p->element_bytes);
+        }
+        encode_piece(p, k, in + at, piece, codes, scales);
+        codes += codes_of(p, piece);
+        scales += scales_of(p, piece);
+        done += piece;
     }
 }
 
@@ -230,26 +255,23 @@ static void decode_head(const part *p, const dc_kernels *k, const uint8_t *codes
                         const uint8_t *scales, size_t tokens, uint8_t *out) {
     size_t count = tokens * p->dim;
     if (p->form == RAW) {
-        memcpy(out, codes, tokens * p->token_codes);
-    } else if (p->dtype == DOVECOTE_FLOAT32) {
-        decode_floats(p, k, codes, scales, count, (float *)(void *)out);
-    } else {
-        decode_halves(p, k, codes, scales, count, (uint16_t *)(void *)out);
+        dc_stream(out, codes, count * p->element_bytes);
+        return;
+    }
+    for (size_t done = 0; done < count;) {
+        size_t piece = piece_of(p, PIECE, count - done);
+        decode_piece(p, k, codes, scales, piece, out + done * p->element_bytes);
+        codes += codes_of(p, piece);
+        scales += scales_of(p, piece);
+        done += piece;
     }
 }
 
 /* ---- one plane ---- */
 
-/* Asks for a whole run at once. The processor's own prefetching starts anew on each page, and a
- * block's run has just a few; docs/decisions/0002-pool-performance.md has what it gains. */
-static void prefetch_run(const uint8_t *run, size_t bytes) {
-    for (size_t i = 0; i < bytes && i < PREFETCH_MAX; i += 64) {
-        __builtin_prefetch(run + i);
-    }
-}
-
+/* `next`: the run that will be encoded after this plane's last one (C3), or NULL. */
 static void encode_plane(const part *p, const dovecote_plane *plane, uint64_t start, size_t count,
-                         uint8_t *bytes) {
+                         const uint8_t *next, uint8_t *bytes) {
     const dc_kernels *k = kernels_in_use();
     size_t head_codes = p->block_tokens * p->token_codes;
     size_t head_scales = p->block_tokens * p->token_scales;
@@ -258,9 +280,8 @@ static void encode_plane(const part *p, const dovecote_plane *plane, uint64_t st
     for (uint32_t h = 0; h < p->heads; h++) {
         uint8_t *codes = bytes + h * head_codes;
         uint8_t *scales = bytes + p->scales_at + h * head_scales;
-        const uint8_t *run = position(p, plane, h, start);
-        prefetch_run(run, count * p->dim * p->element_bytes);
-        encode_head(p, k, run, count, codes, scales);
+        const uint8_t *after = h + 1 < p->heads ? position(p, plane, h + 1, start) : next;
+        encode_head(p, k, position(p, plane, h, start), after, count, codes, scales);
         memset(codes + used_codes, 0, head_codes - used_codes);
         memset(scales + used_scales, 0, head_scales - used_scales);
     }
@@ -291,13 +312,19 @@ uint64_t dc_section_bytes(const dc_section *section) {
     return lay_out_sides(section, &k, &v) ? (uint64_t)k.total + v.total : 0;
 }
 
+const void *dc_section_run(const dc_section *section, const dovecote_plane *k, uint64_t start) {
+    part k_part;
+    part v_part;
+    return lay_out_sides(section, &k_part, &v_part) ? position(&k_part, k, 0, start) : NULL;
+}
+
 void dc_section_encode(const dc_section *section, const dovecote_plane *k, const dovecote_plane *v,
-                       uint64_t start, uint32_t count, uint8_t *bytes) {
+                       uint64_t start, uint32_t count, const void *next, uint8_t *bytes) {
     part k_part;
     part v_part;
     if (lay_out_sides(section, &k_part, &v_part)) {
-        encode_plane(&k_part, k, start, count, bytes);
-        encode_plane(&v_part, v, start, count, bytes + k_part.total);
+        encode_plane(&k_part, k, start, count, position(&v_part, v, 0, start), bytes);
+        encode_plane(&v_part, v, start, count, next, bytes + k_part.total);
     }
 }
 
@@ -308,6 +335,7 @@ void dc_section_decode(const dc_section *section, const uint8_t *bytes, uint64_t
     if (lay_out_sides(section, &k_part, &v_part)) {
         decode_plane(&k_part, bytes, start, count, k);
         decode_plane(&v_part, bytes + k_part.total, start, count, v);
+        dc_stream_end();
     }
 }
 
@@ -338,7 +366,7 @@ int dovecote_codec_encode(uint32_t codec, uint32_t dtype, uint32_t side, uint32_
         !plane_holds(&p, plane, start)) {
         return DOVECOTE_ERR_ARGUMENT;
     }
-    encode_plane(&p, plane, start, tokens, bytes);
+    encode_plane(&p, plane, start, tokens, NULL, bytes);
     return DOVECOTE_OK;
 }
 
@@ -351,5 +379,6 @@ int dovecote_codec_decode(uint32_t codec, uint32_t dtype, uint32_t side, uint32_
         return DOVECOTE_ERR_ARGUMENT;
     }
     decode_plane(&p, bytes, start, tokens, plane);
+    dc_stream_end();
     return DOVECOTE_OK;
 }

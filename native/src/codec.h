@@ -58,10 +58,15 @@ typedef struct {
 /* Bytes of a section, a multiple of 4. 0 if the codec cannot store that shape. */
 uint64_t dc_section_bytes(const dc_section *section);
 
+/* Where position `start` of k's first head lies: what encoding from there on reads first. NULL if
+ * the codec cannot store the section. */
+const void *dc_section_run(const dc_section *section, const dovecote_plane *k, uint64_t start);
+
 /* Encodes positions [start, start + count) of k and v; count <= block_tokens. Writes every byte of
- * the section (zeros past count). */
+ * the section (zeros past count). `next` is the dc_section_run of what is encoded after this, which
+ * is then on its way into the cache, or NULL. */
 void dc_section_encode(const dc_section *section, const dovecote_plane *k, const dovecote_plane *v,
-                       uint64_t start, uint32_t count, uint8_t *bytes);
+                       uint64_t start, uint32_t count, const void *next, uint8_t *bytes);
 
 /* Decodes the first `count` tokens of a section to positions [start, start + count) of k and v. */
 void dc_section_decode(const dc_section *section, const uint8_t *bytes, uint64_t start,

@@ -92,21 +92,23 @@ static uint32_t crc_portable(uint32_t crc, const uint8_t *bytes, size_t count) {
 #define OVER_SHORT 0x0d3b6092u
 #define OVER_TWO_SHORT 0xb9e02b86u
 
-__attribute__((target("sse4.2"))) static uint64_t crc_word(uint64_t crc, const uint8_t *bytes) {
+__attribute__((target("sse4.2,crc32"))) static uint64_t crc_word(uint64_t crc,
+                                                                 const uint8_t *bytes) {
     uint64_t word = 0;
     memcpy(&word, bytes, 8);
     return _mm_crc32_u64(crc, word);
 }
 
 /* The register `crc` moved over the bytes that `constant` stands for. */
-__attribute__((target("sse4.2,pclmul"))) static uint64_t shift(uint64_t crc, uint64_t constant) {
+__attribute__((target("sse4.2,crc32,pclmul"))) static uint64_t shift(uint64_t crc,
+                                                                     uint64_t constant) {
     __m128i product = _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)crc),
                                            _mm_cvtsi64_si128((long long)constant), 0);
     return _mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(product));
 }
 
 /* Three streams of `stream` bytes at once. */
-__attribute__((target("sse4.2,pclmul"))) static uint64_t
+__attribute__((target("sse4.2,crc32,pclmul"))) static uint64_t
 crc_triple(uint64_t crc, const uint8_t *bytes, size_t stream, uint64_t over_one,
            uint64_t over_two) {
     uint64_t second = 0;
@@ -119,7 +121,7 @@ crc_triple(uint64_t crc, const uint8_t *bytes, size_t stream, uint64_t over_one,
     return shift(crc, over_two) ^ shift(second, over_one) ^ third;
 }
 
-__attribute__((target("sse4.2,pclmul"))) static uint32_t
+__attribute__((target("sse4.2,crc32,pclmul"))) static uint32_t
 crc_sse42(uint32_t crc, const uint8_t *bytes, size_t count) {
     uint64_t wide = crc;
     for (; count >= 3 * LONG_STREAM; bytes += 3 * LONG_STREAM, count -= 3 * LONG_STREAM) {
@@ -134,7 +136,7 @@ crc_sse42(uint32_t crc, const uint8_t *bytes, size_t count) {
     return crc_bytes((uint32_t)wide, bytes, count);
 }
 
-#define WIDE "avx512f,avx512bw,avx512dq,avx512vl,vpclmulqdq,pclmul,sse4.2"
+#define WIDE "crc32,avx512f,avx512bw,avx512dq,avx512vl,vpclmulqdq,pclmul,sse4.2"
 
 /* Moves a lane over the distance that `k` stands for and adds what is there. */
 __attribute__((target(WIDE))) static __m512i fold(__m512i lane, __m512i k, __m512i next) {

@@ -82,12 +82,10 @@ static void shorten(dovecote_lease *lease, uint32_t block) {
  * block of its chain that it loses, as far as frames are spare. `error` is 0 for a checksum. */
 static void cut(dovecote_lease *lease, uint32_t block, int error) {
     dovecote_pool *pool = lease->pool;
-    dc_frames *frames = &pool->frames;
+    const dc_frames *frames = &pool->frames;
     uint32_t frame = readable_frame(lease, block), lost = lease->blocks - block;
-    if (frames->at[frame].state == DC_SEALED) { /* no other lease has dropped it already */
-        *(error ? &pool->stats.miss_io : &pool->stats.miss_checksum) += 1;
-        pool->stats.miss_orphan += dc_frames_drop(frames, frame) - 1;
-    }
+    /* Unless another lease has dropped it already. */
+    if (frames->at[frame].state == DC_SEALED) dc_pool_drop_damaged(pool, frame, error);
     if (error) pool->last_error = error;
     dc_lease_unpin_from(lease, block);
     if (lost) shorten(lease, block);
@@ -115,8 +113,10 @@ int dovecote_lease_decode(dovecote_lease *lease, uint32_t block_start, uint32_t 
     const dc_layout *layout = &pool->layout;
     if (layer_start > layer_end || layer_end > layout->layer_count) return DOVECOTE_ERR_ARGUMENT;
     if (block_end > readable_blocks(lease)) block_end = readable_blocks(lease);
-    if (block_start < block_end && !dc_layout_planes_hold(layout, planes, layer_start, layer_end,
-                                                          readable_tokens(lease, block_end)))
+    if (block_start < block_end &&
+        !dc_layout_planes_hold(layout, planes, layer_start, layer_end,
+                               (uint64_t)block_start * layout->block_tokens,
+                               readable_tokens(lease, block_end)))
         return DOVECOTE_ERR_ARGUMENT;
     uint32_t block = block_start;
     int error = 0;
@@ -133,13 +133,8 @@ int dovecote_lease_decode(dovecote_lease *lease, uint32_t block_start, uint32_t 
 /* The whole frame and each section's checksum. false as decode_block. */
 static bool read_block(const dovecote_lease *lease, uint32_t frame, uint8_t *payload, int *error) {
     const dovecote_pool *pool = lease->pool;
-    const dc_layout *layout = &pool->layout;
-    const uint32_t *sums = dc_frames_sums(&pool->frames, frame);
     *error = dc_pool_read_frame(pool, frame, payload);
-    for (uint32_t i = 0; !*error && i < layout->layer_count; i++)
-        if (dc_crc32c(0, payload + layout->places[i].offset, layout->places[i].bytes) != sums[i])
-            return false;
-    return !*error;
+    return !*error && dc_pool_payload_is_sound(pool, payload, dc_frames_sums(&pool->frames, frame));
 }
 
 int dovecote_lease_read(dovecote_lease *lease, uint32_t block, uint32_t *ids, uint32_t *tokens,

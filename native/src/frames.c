@@ -143,8 +143,10 @@ uint32_t dc_frames_find(const dc_frames *frames, const dc_block *block) {
 }
 
 uint32_t dc_frames_child(const dc_frames *frames, uint32_t parent, const uint8_t *key) {
+    /* Most blocks have one child, and it lies beside them: no way through the index then. */
+    uint32_t f = parent == DC_NONE ? DC_NONE : frames->at[parent].child;
+    if (f != DC_NONE && memcmp(frames->at[f].key, key, DC_KEY_BYTES) == 0) return f;
     uint64_t slot = dc_index_start(&frames->index, key);
-    uint32_t f;
     while ((f = dc_index_next(&frames->index, &slot)) != DC_NONE) {
         const dc_frame *frame = &frames->at[f];
         if (frame->parent == parent && memcmp(frame->key, key, DC_KEY_BYTES) == 0) break;

@@ -12,6 +12,7 @@ dc_held *dc_held_new(const uint8_t *payload, uint64_t bytes) {
 }
 
 void dc_held_append(dc_held_list *list, dc_held *held, uint32_t frame, bool stale) {
+    held->number = ++list->given;
     held->frame = frame;
     held->stale = stale;
     held->older = list->youngest;

@@ -17,6 +17,7 @@
 
 typedef struct dc_held {
     struct dc_held *older, *younger;
+    uint64_t number; /* how many were held before it, and it */
     uint32_t frame;
     bool stale; /* the disk may still have another block's record for the frame */
     uint8_t payload[];
@@ -25,6 +26,7 @@ typedef struct dc_held {
 typedef struct {
     dc_held *oldest, *youngest;
     uint64_t count;
+    uint64_t given; /* numbers given out */
 } dc_held_list;
 
 /* A copy of the payload, in no list yet; free with free(). NULL without memory. */

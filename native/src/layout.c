@@ -102,21 +102,21 @@ int dc_layout_fit(dc_layout *layout, uint64_t size_bytes) {
     return layout->frames ? DOVECOTE_OK : DOVECOTE_ERR_ARGUMENT;
 }
 
-/* Whether positions [0, end) of one side of a layer lie inside the plane. */
+/* Whether positions [first, last) of one side of a layer lie inside the plane, heads apart. */
 static bool plane_holds(const dovecote_plane *plane, const dc_section *section, uint32_t dim,
-                        uint64_t end) {
+                        uint64_t first, uint64_t last) {
     uint64_t element = section->dtype == DOVECOTE_FLOAT32 ? 4 : 2;
-    if (dim == 0 || end == 0) return true;
-    if (!plane->data || plane->capacity < end) return false;
-    return section->layer.kv_heads == 1 || plane->head_stride / (dim * element) >= end;
+    if (dim == 0 || first >= last) return true;
+    if (!plane->data || plane->capacity < last) return false;
+    return section->layer.kv_heads == 1 || plane->head_stride / (dim * element) >= last - first;
 }
 
 bool dc_layout_planes_hold(const dc_layout *layout, const dovecote_plane *planes, uint32_t start,
-                           uint32_t end, uint64_t tokens) {
+                           uint32_t end, uint64_t first, uint64_t last) {
     for (uint32_t i = start; i < end; i++, planes += 2) {
         const dc_section *section = &layout->places[i].section;
-        if (!plane_holds(&planes[0], section, section->layer.k_dim, tokens)) return false;
-        if (!plane_holds(&planes[1], section, section->layer.v_dim, tokens)) return false;
+        if (!plane_holds(&planes[0], section, section->layer.k_dim, first, last)) return false;
+        if (!plane_holds(&planes[1], section, section->layer.v_dim, first, last)) return false;
     }
     return true;
 }

@@ -83,9 +83,10 @@ void dc_layout_free(dc_layout *layout);
 /* Whether frames of one can be copied into the other as they are. */
 bool dc_layout_is_like(const dc_layout *layout, const dc_layout *other);
 
-/* Whether planes (K then V) of the layers [start, end) hold the positions [0, tokens). */
+/* Whether planes (K then V) of the layers [start, end) hold the positions [first, last), each head
+ * apart from the next. */
 bool dc_layout_planes_hold(const dc_layout *layout, const dovecote_plane *planes, uint32_t start,
-                           uint32_t end, uint64_t tokens);
+                           uint32_t end, uint64_t first, uint64_t last);
 
 /* As many frames as fit into `size_bytes`. ARGUMENT if none does. */
 int dc_layout_fit(dc_layout *layout, uint64_t size_bytes);

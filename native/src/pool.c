@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "crc.h"
 #include "fault.h"
 #include "file.h"
 
@@ -227,6 +228,21 @@ int dc_pool_read_frame(const dovecote_pool *pool, uint32_t frame, uint8_t *paylo
     return 0;
 }
 
+bool dc_pool_payload_is_sound(const dovecote_pool *pool, const uint8_t *payload,
+                              const uint32_t *sums) {
+    const dc_layout *layout = &pool->layout;
+    for (uint32_t i = 0; i < layout->layer_count; i++) {
+        const dc_place *place = &layout->places[i];
+        if (dc_crc32c(0, payload + place->offset, place->bytes) != sums[i]) return false;
+    }
+    return true;
+}
+
+void dc_pool_drop_damaged(dovecote_pool *pool, uint32_t frame, int error) {
+    *(error ? &pool->stats.miss_io : &pool->stats.miss_checksum) += 1;
+    pool->stats.miss_orphan += dc_frames_drop(&pool->frames, frame) - 1;
+}
+
 int dc_pool_write_block(const dovecote_pool *pool, uint32_t frame, const uint8_t *payload,
                         uint8_t *record, bool stale, uint64_t *written) {
     const dc_layout *layout = &pool->layout;
@@ -307,6 +323,33 @@ int dovecote_pool_flush(dovecote_pool *pool) {
     int error = write_dirty(pool);
     int rc = error ? io_error(pool, error) : DOVECOTE_OK;
     dc_pool_unlock(pool);
+    return rc;
+}
+
+uint64_t dovecote_pool_held_mark(dovecote_pool *pool) {
+    dc_pool_lock(pool);
+    uint64_t given = pool->frames.held.given;
+    dc_pool_unlock(pool);
+    return given;
+}
+
+int dovecote_pool_flush_held(dovecote_pool *pool, uint64_t mark, uint32_t limit, uint32_t *left) {
+    if (!pool || !left) return DOVECOTE_ERR_ARGUMENT;
+    uint32_t waiting = 0;
+    int error = 0;
+    dc_pool_lock(pool);
+    dc_held *held = pool->frames.held.oldest, *younger;
+    for (; !error && held && held->number <= mark; held = younger) {
+        younger = held->younger;
+        if (pool->frames.at[held->frame].leases) continue;
+        if (limit == 0) waiting++;
+        if (limit == 0) continue;
+        limit--;
+        error = write_held(pool, held->frame);
+    }
+    int rc = error ? io_error(pool, error) : DOVECOTE_OK;
+    dc_pool_unlock(pool);
+    if (rc == DOVECOTE_OK) *left = waiting;
     return rc;
 }
 

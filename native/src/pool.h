@@ -1,4 +1,4 @@
-/* pool.h: what pool.c, adopt.c and lease.c share. Nothing else includes it.
+/* pool.h: what pool.c, adopt.c, verify.c and lease.h share. Nothing else includes it.
  *
  * Who guards what
  *   mutex          frames, promised, leases, stats, last_error, record; and record writes of
@@ -52,6 +52,14 @@ int dc_pool_write_block(const dovecote_pool *pool, uint32_t frame, const uint8_t
 
 /* The payload of a sealed frame that nobody can change meanwhile. Returns an errno value. */
 int dc_pool_read_frame(const dovecote_pool *pool, uint32_t frame, uint8_t *payload);
+
+/* Whether each section of a frame's payload has the checksum that sums[layer_count] gives. */
+bool dc_pool_payload_is_sound(const dovecote_pool *pool, const uint8_t *payload,
+                              const uint32_t *sums);
+
+/* Locked. Takes a sealed frame that could not be had out of reach, with all that hangs on it, and
+ * counts that. `error` is an errno value, 0 for a checksum. */
+void dc_pool_drop_damaged(dovecote_pool *pool, uint32_t frame, int error);
 
 /* Locked. Whether one more payload may be held; writes the oldest one that no lease uses if need
  * be. */

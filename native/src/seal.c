@@ -52,12 +52,20 @@ static uint64_t place_end(const dc_layout *layout, uint32_t i) {
     return i + 1 < layout->layer_count ? layout->places[i + 1].offset : layout->frame_bytes;
 }
 
+/* What is encoded after layer i of a block: the next layer at the same positions, or NULL. */
+static const void *run_after(const dovecote_lease *lease, uint32_t i, const dovecote_plane *next) {
+    const dc_layout *layout = &lease->pool->layout;
+    if (i + 1 == layout->layer_count) return NULL;
+    return dc_section_run(&layout->places[i + 1].section, next, lease->tokens);
+}
+
 static void encode_block(dovecote_lease *lease, uint32_t tokens, const dovecote_plane *planes) {
     const dc_layout *layout = &lease->pool->layout;
     for (uint32_t i = 0; i < layout->layer_count; i++, planes += 2) {
         const dc_place *place = &layout->places[i];
         uint8_t *bytes = lease->payload + place->offset;
-        dc_section_encode(&place->section, &planes[0], &planes[1], lease->tokens, tokens, bytes);
+        dc_section_encode(&place->section, &planes[0], &planes[1], lease->tokens, tokens,
+                          run_after(lease, i, &planes[2]), bytes);
         memset(bytes + place->bytes, 0, place_end(layout, i) - place->offset - place->bytes);
         lease->sums[i] = dc_crc32c(0, bytes, place->bytes);
     }
@@ -194,7 +202,8 @@ int dovecote_lease_seal(dovecote_lease *lease, const uint32_t *tokens, uint64_t 
     if (count == 0)
         rc = DOVECOTE_OK;
     else if (tokens && planes && !lease->ended && count <= UINT32_MAX &&
-             dc_layout_planes_hold(layout, planes, 0, layout->layer_count, lease->tokens + count))
+             dc_layout_planes_hold(layout, planes, 0, layout->layer_count, lease->tokens,
+                                   lease->tokens + count))
         rc = dc_lease_make_room(lease, lease->blocks + blocks);
     if (rc == DOVECOTE_OK) rc = seal_blocks(lease, tokens, count, planes, short_block);
     if (sealed) *sealed = lease->tokens;

@@ -73,7 +73,7 @@ static void convert(const bench *b, const dc_section *section, int encode) {
             dovecote_plane k = plane_of(b, base, 2 * (size_t)layer);
             dovecote_plane v = plane_of(b, base, 2 * (size_t)layer + 1);
             if (encode) {
-                dc_section_encode(section, &k, &v, start, count, bytes);
+                dc_section_encode(section, &k, &v, start, count, NULL, bytes);
             } else {
                 dc_section_decode(section, bytes, start, count, &k, &v);
             }

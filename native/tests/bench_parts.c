@@ -1,8 +1,9 @@
 /* bench_parts: what sealing and restoring are made of, beside memcpy in the same rounds.
  *
- *     bench_parts [layers heads dim tokens codec [directory]]
+ *     bench_parts [layers heads dim tokens codec [directory [offset]]]
  *
- * Default: 30 3 64 1888 q8 /tmp, SmolLM2-135M's K and V. One line a part, each with the median of
+ * Default: 30 3 64 1888 q8 /tmp 0, SmolLM2-135M's K and V in planes that begin at a page; `offset`
+ * puts them that many bytes further, as allocators do: 24 is MLX's. One line a part, each with the median of
  * its time, the bandwidth in bytes of the float32 planes (whatever the codec stores, so that lines
  * compare), and the median over the rounds of its share of memcpy's bandwidth. One thread.
  *
@@ -29,6 +30,7 @@
 #include "codec.h"
 #include "crc.h"
 #include "dovecote.h"
+#include "file.h"
 
 enum { BLOCK = 32, ROUNDS = 11, LAYERS_MAX = 64 };
 
@@ -53,6 +55,7 @@ static const char *const part_names[PARTS] = {
 
 typedef struct {
     uint32_t layer_count, heads, dim, blocks, codec;
+    uint32_t offset; /* in floats */
     const char *directory;
     dovecote_layer layers[LAYERS_MAX];
     dovecote_plane from[2 * LAYERS_MAX], to[2 * LAYERS_MAX];
@@ -116,11 +119,13 @@ static void set_up(bench *b, uint32_t tokens) {
     b->section_bytes = dc_section_bytes(&b->section);
     b->frame_bytes = (b->section_bytes + 63) / 64 * 64 * b->layer_count;
     b->frame_bytes = (b->frame_bytes + 4095) / 4096 * 4096;
-    b->source = aligned_alloc(4096, b->dense_bytes);
-    b->target = aligned_alloc(4096, b->dense_bytes);
+    b->source = aligned_alloc(4096, b->dense_bytes + 4096);
+    b->target = aligned_alloc(4096, b->dense_bytes + 4096);
     b->frame = aligned_alloc(4096, b->frame_bytes);
     b->tokens = calloc((size_t)b->blocks * BLOCK, sizeof *b->tokens);
     require(b->source && b->target && b->frame && b->tokens, "memory");
+    b->source += b->offset;
+    b->target += b->offset;
     fill(b);
     memset(b->frame, 0, b->frame_bytes);
     make_planes(b, b->source, b->from);
@@ -140,6 +145,11 @@ static double time_memcpy(const bench *b) {
     return now() - start;
 }
 
+static const void *run_after(const bench *b, uint32_t i, uint32_t block) {
+    if (i + 1 == b->layer_count) return NULL;
+    return dc_section_run(&b->section, &b->from[2 * i + 2], block * BLOCK);
+}
+
 static double time_codec(const bench *b, int encode) {
     double start = now();
     for (uint32_t block = 0; block < b->blocks; block++)
@@ -147,7 +157,7 @@ static double time_codec(const bench *b, int encode) {
             uint8_t *bytes = b->frame + (encode ? i * b->section_bytes : 0);
             if (encode)
                 dc_section_encode(&b->section, &b->from[2 * i], &b->from[2 * i + 1], block * BLOCK,
-                                  BLOCK, bytes);
+                                  BLOCK, run_after(b, i, block), bytes);
             else
                 dc_section_decode(&b->section, bytes, block * BLOCK, BLOCK, &b->to[2 * i],
                                   &b->to[2 * i + 1]);
@@ -188,7 +198,7 @@ static void time_file(bench *b, int round) {
     char path[256];
     path_of(b, "file", path);
     int fd = open(path, O_RDWR | O_CREAT, 0600);
-    require(fd >= 0 && posix_fallocate(fd, 0, (off_t)(b->blocks * b->frame_bytes)) == 0, "a file");
+    require(fd >= 0 && dc_file_allocate(fd, b->blocks * b->frame_bytes, true) == 0, "a file");
     b->seconds[PWRITE_NEW][round] = time_pwrite(b, fd);
     b->seconds[PWRITE_USED][round] = time_pwrite(b, fd);
     b->seconds[PREAD][round] = time_pread(b, fd);
@@ -273,6 +283,8 @@ int main(int argc, char **argv) {
     b.dim = numbers[2];
     b.codec = codec_of(argc > 5 ? argv[5] : "q8");
     b.directory = argc > 6 ? argv[6] : "/tmp";
+    b.offset = argc > 7 ? (uint32_t)strtoul(argv[7], NULL, 10) / sizeof(float) : 0;
+    require(b.offset < 1024, "an offset inside a page");
     set_up(&b, numbers[3]);
     for (int round = 0; round < ROUNDS; round++) {
         b.seconds[MEMCPY][round] = time_memcpy(&b);

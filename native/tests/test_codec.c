@@ -210,12 +210,12 @@ static void a_short_block_leaves_zeros_behind_it(void) {
         dc_section section = {codec, DOVECOTE_FLOAT32, BLOCK, {HEADS, DIM, DIM}};
         uint64_t size = dc_section_bytes(&section);
         memset(bytes, 0xee, sizeof(bytes));
-        dc_section_encode(&section, &plane, &plane, 7, 0, bytes);
+        dc_section_encode(&section, &plane, &plane, 7, 0, NULL, bytes);
         for (uint64_t i = 0; i < size; i++) {
             CHECK(bytes[i] == 0);
         }
         CHECK(size == sizeof(bytes) || bytes[size] == 0xee);
-        dc_section_encode(&section, &plane, &plane, 7, 5, bytes);
+        dc_section_encode(&section, &plane, &plane, 7, 5, NULL, bytes);
         uint64_t head = dovecote_codec_plane_bytes(codec, 0, 0, 1, DIM, BLOCK);
         CHECK(bytes[0] != 0 || bytes[1] != 0);
         CHECK(codec == DOVECOTE_CODEC_Q4 || bytes[head / BLOCK * 5 + DIM / 4] == 0);

@@ -150,6 +150,60 @@ static void a_failed_seal_keeps_its_promise(void) {
     small_close(pool);
 }
 
+/* What an export does: lease a noted chain and read it as it is stored; and an import: write it.
+ * The tokens written. */
+static uint64_t carry_over(dovecote_pool *from, dovecote_pool *to, const noted *n) {
+    dovecote_lease *source = NULL, *target = NULL;
+    dovecote_chain chain = small_chain(n);
+    uint8_t payload[PAGE];
+    uint32_t ids[BLOCK], count;
+    uint64_t tokens = 0;
+    int rc = dovecote_lease_open(from, n->blocks, &source);
+    if (rc == DOVECOTE_OK) rc = dovecote_lease_open(to, n->blocks, &target);
+    if (rc == DOVECOTE_OK) rc = dovecote_lease_hold(source, &chain, &tokens);
+    for (uint32_t block = 0; rc == DOVECOTE_OK && tokens > (uint64_t)block * BLOCK; block++) {
+        rc = dovecote_lease_read(source, block, ids, &count, payload);
+        if (rc == DOVECOTE_OK) rc = dovecote_lease_write(target, ids, count, payload);
+    }
+    CHECK(is_expected(rc) && small_is_sound(from) && small_is_sound(to));
+    uint64_t written = target ? dovecote_lease_tokens(target) : 0;
+    CHECK(rc != DOVECOTE_OK || written == tokens);
+    dovecote_lease_close(target);
+    dovecote_lease_close(source);
+    CHECK(small_stats(from).leases + small_stats(to).leases == 0);
+    CHECK(small_stats(from).promised + small_stats(to).promised == 0);
+    return written;
+}
+
+static void failures_of_an_export_and_an_import_are_survived(enum fault_kind kind) {
+    bool reached = true;
+    long k = 1;
+    for (; reached; k++) {
+        const char *path = small_path();
+        dovecote_pool *from = small_open(NULL, FRAMES), *to = small_open(path, FRAMES);
+        noted n = small_noted_turn(from, prompts[0], 10);
+        CHECK(dovecote_pool_flush(from) == DOVECOTE_OK); /* the short block is read, too */
+        fault_arm(kind, k, EIO);
+        uint64_t written = carry_over(from, to, &n);
+        reached = fault_disarm() >= k;
+        turn t = small_look(to, prompts[0], 10);
+        CHECK(t.valid == written && t.exact);
+        CHECK(
+            small_turn(from, prompts[0], 10).exact); /* a block that could not be read is a miss */
+        n = small_noted_turn(from, prompts[0], 10);
+        CHECK(carry_over(from, to, &n) == 10 && small_look(to, prompts[0], 10).exact);
+        small_close(from);
+        small_close(to);
+        small_forget();
+    }
+    CHECK(k > 15);
+}
+
+static void any_failure_of_an_export_and_an_import_is_survived(void) {
+    failures_of_an_export_and_an_import_are_survived(FAULT_FAIL);
+    failures_of_an_export_and_an_import_are_survived(FAULT_FROM);
+}
+
 int main(void) {
     RUN(any_one_failure_is_survived);
     RUN(lasting_failure_from_any_call_on_is_survived);
@@ -157,5 +211,6 @@ int main(void) {
     RUN(a_failed_open_leaves_no_file);
     RUN(short_and_interrupted_transfers_are_completed);
     RUN(a_failed_seal_keeps_its_promise);
+    RUN(any_failure_of_an_export_and_an_import_is_survived);
     return SUMMARY();
 }

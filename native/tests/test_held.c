@@ -43,6 +43,63 @@ static void a_flush_writes_a_short_block_once(void) {
     small_close(pool);
 }
 
+static uint32_t flush_held(dovecote_pool *pool, uint64_t mark, uint32_t limit) {
+    uint32_t left = 99;
+    CHECK(dovecote_pool_flush_held(pool, mark, limit, &left) == DOVECOTE_OK &&
+          small_is_sound(pool));
+    return left;
+}
+
+static void a_mark_tells_old_short_blocks_from_new_ones(void) {
+    dovecote_pool *pool = small_open(NULL, FRAMES);
+    uint64_t start = dovecote_pool_held_mark(pool);
+    small_turn(pool, ids, 2);
+    uint64_t mark = dovecote_pool_held_mark(pool);
+    small_turn(pool, other, 3);
+    CHECK(flush_held(pool, start, 9) == 0 && written(pool) == 0);
+    CHECK(flush_held(pool, mark, 0) == 1 && written(pool) == 0);
+    CHECK(flush_held(pool, mark, 9) == 0 && written(pool) == PAGE + RECORD);
+    CHECK(small_stats(pool).held_bytes == PAGE);
+    CHECK(flush_held(pool, UINT64_MAX, 9) == 0 && small_stats(pool).held_bytes == 0);
+    CHECK(small_look(pool, ids, 2).exact && small_look(pool, other, 3).exact);
+    CHECK(dovecote_pool_flush_held(pool, 0, 0, NULL) == DOVECOTE_ERR_ARGUMENT);
+    small_close(pool);
+}
+
+static void old_short_blocks_are_written_a_few_at_a_time(void) {
+    dovecote_pool *pool = small_open(NULL, FRAMES);
+    for (uint32_t i = 0; i < 3; i++)
+        small_turn(pool, &ids[3 * i], 2);
+    CHECK(flush_held(pool, UINT64_MAX, 2) == 1);
+    CHECK(flush_held(pool, UINT64_MAX, 2) == 0 && small_stats(pool).held_bytes == 0);
+    small_close(pool);
+}
+
+static void a_short_block_under_a_lease_is_not_waited_for(void) {
+    dovecote_pool *pool = small_open(NULL, FRAMES);
+    dovecote_lease *lease;
+    uint64_t matched;
+    small_turn(pool, ids, 2);
+    CHECK(dovecote_lease_open(pool, 2, &lease) == DOVECOTE_OK);
+    CHECK(dovecote_lease_match(lease, NULL, ids, 12, &matched) == DOVECOTE_OK && matched == 2);
+    CHECK(flush_held(pool, UINT64_MAX, 9) == 0 && small_stats(pool).held_bytes == PAGE);
+    dovecote_lease_close(lease);
+    CHECK(flush_held(pool, UINT64_MAX, 9) == 0 && small_stats(pool).held_bytes == 0);
+    small_close(pool);
+}
+
+static void an_old_short_block_that_cannot_be_written_stays(void) {
+    dovecote_pool *pool = small_open(NULL, FRAMES);
+    uint32_t left = 99;
+    small_turn(pool, ids, 2);
+    fault_arm(FAULT_FROM, 1, ENOSPC);
+    CHECK(dovecote_pool_flush_held(pool, UINT64_MAX, 9, &left) == DOVECOTE_ERR_IO && left == 99);
+    fault_disarm();
+    CHECK(dovecote_pool_errno(pool) == ENOSPC && small_stats(pool).held_bytes == PAGE);
+    CHECK(small_look(pool, ids, 2).exact && flush_held(pool, UINT64_MAX, 9) == 0);
+    small_close(pool);
+}
+
 /* Runs `work` in a process that dies without closing its pool, which stays reachable: no leak. */
 static dovecote_pool *volatile left_open;
 
@@ -192,6 +249,10 @@ static void no_more_than_64_MiB_are_held(void) {
 int main(void) {
     RUN(a_chain_that_grows_writes_each_block_once);
     RUN(a_flush_writes_a_short_block_once);
+    RUN(a_mark_tells_old_short_blocks_from_new_ones);
+    RUN(old_short_blocks_are_written_a_few_at_a_time);
+    RUN(a_short_block_under_a_lease_is_not_waited_for);
+    RUN(an_old_short_block_that_cannot_be_written_stays);
     RUN(a_kill_costs_the_short_blocks_that_were_not_flushed);
     RUN(closing_writes_short_blocks);
     RUN(a_kill_brings_back_what_a_short_block_in_memory_had_evicted);

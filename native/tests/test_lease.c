@@ -204,6 +204,36 @@ static void decoding_a_layer_range_touches_nothing_else(void) {
     small_close(pool);
 }
 
+/* A ring of two blocks in its second lap: its planes begin with position 8. */
+static void planes_that_begin_later_hold_the_later_positions(void) {
+    dovecote_pool *pool = small_open(NULL, 8);
+    dovecote_lease *lease;
+    uint32_t tokens[16];
+    uint64_t matched, valid;
+    float ring[2 * LAYERS][HEADS][2 * BLOCK][DIM];
+    dovecote_plane planes[2 * LAYERS];
+    row r;
+    count_up(tokens, 16);
+    small_turn(pool, tokens, 16);
+    row_clear(&r);
+    row_compute(&r, tokens, 8, 16);
+    memset(ring, 0, sizeof ring);
+    for (int p = 0; p < 2 * LAYERS; p++)
+        planes[p] = (dovecote_plane){.data = (void *)((uintptr_t)ring[p] - 8 * DIM * sizeof(float)),
+                                     .head_stride = sizeof ring[p][0],
+                                     .capacity = 16};
+    CHECK(dovecote_lease_open(pool, 0, &lease) == DOVECOTE_OK);
+    CHECK(dovecote_lease_match(lease, NULL, tokens, 16, &matched) == DOVECOTE_OK && matched == 16);
+    CHECK(dovecote_lease_decode(lease, 1, 4, 0, LAYERS, planes, &valid) == DOVECOTE_ERR_ARGUMENT);
+    CHECK(dovecote_lease_decode(lease, 2, 4, 0, LAYERS, planes, &valid) == DOVECOTE_OK);
+    CHECK(valid == 16);
+    for (int p = 0; p < 2 * LAYERS; p++)
+        for (int h = 0; h < HEADS; h++)
+            CHECK(memcmp(ring[p][h], r.values[p][h][8], sizeof ring[p][h]) == 0);
+    dovecote_lease_close(lease);
+    small_close(pool);
+}
+
 static void planes_that_are_too_small_are_refused(void) {
     dovecote_pool *pool = small_open(NULL, 8);
     dovecote_lease *lease;
@@ -288,6 +318,7 @@ int main(void) {
     RUN(two_leases_that_compute_the_same_block_share_one_frame);
     RUN(tokens_and_tip_follow_the_chain);
     RUN(decoding_a_layer_range_touches_nothing_else);
+    RUN(planes_that_begin_later_hold_the_later_positions);
     RUN(planes_that_are_too_small_are_refused);
     RUN(nothing_asked_for_is_nothing_found);
     RUN(padding_is_zero_whatever_was_decoded_before);

@@ -57,7 +57,8 @@ class Row:
 @functools.cache
 def row_of(shape: Shape, tokens: int) -> Row:
     """A filled row. Raises: NotImplementedError, which skips the benchmark, if memory is short."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    pages = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else 1 << 20
+    free = pages * os.sysconf("SC_PAGE_SIZE")
     if 2 * shape.dense_bytes(tokens) > free:
         raise NotImplementedError
     size = (1, shape.kv_heads, tokens, shape.head_dim)

@@ -136,3 +136,25 @@ class SealCost:
             seal(self.pool, self.row, self.chains.pop())
 
         return memcpy_times(work, SMOL.dense_bytes(TOKENS))
+
+
+class SealNewCost:
+    """SmolLM2: the same into frames that were never written, as while a pool fills up."""
+
+    unit = "times memcpy"
+    CHAINS = 10
+
+    def setup(self) -> None:
+        self.row = row_of(SMOL, TOKENS)
+        self.pool = open_pool("filling.pool", SMOL, "q8", self.CHAINS * FRAMES)
+        self.chains = [token_ids(TOKENS, next(SEEDS)) for _ in range(self.CHAINS)]
+
+    def teardown(self) -> None:
+        self.pool.close()
+        (Path.cwd() / "filling.pool").unlink()
+
+    def track_memcpy_times(self) -> float:
+        def work() -> None:
+            seal(self.pool, self.row, self.chains.pop())
+
+        return memcpy_times(work, SMOL.dense_bytes(TOKENS), rounds=self.CHAINS - 1)

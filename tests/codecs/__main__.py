@@ -32,9 +32,10 @@ def measure(models_dir: Path) -> tuple[Findings, str]:
     # One thread: sums are then added up in one order, however many cores there are.
     blas.activate(threads=1)
     from answers import measure_answers
+    from machine import machine
     from reading import measure_reading
     from recall import measure_recall
-    from report import Findings, machine
+    from report import Findings
     from stored_rows import StoredRows
 
     from dovecote_engine import load_model

@@ -1,12 +1,8 @@
-"""The table of the codecs, and where it was measured."""
+"""The table of the codecs."""
 
 from __future__ import annotations
 
-import os
-import platform
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from answers import ANSWER_TOKENS
@@ -97,12 +93,3 @@ def _percent(share: float) -> str:
 def _nats(row: Agreement) -> str:
     """Below 1e-7 is how differently equal numbers are added up in two rows of one batch."""
     return f"{row.mean_divergence:.2g}" if row.mean_divergence >= 1e-7 else "< 1e-7"
-
-
-def machine(model: str) -> str:
-    """Where it was measured, and how busy the machine was."""
-    info = Path("/proc/cpuinfo")
-    cpu = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-    name = cpu.group(1) if cpu else platform.machine()
-    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
-    return f"{model}, {name}, {os.cpu_count()} cores, {platform.system()}, load {load}"

@@ -112,7 +112,7 @@ def test_a_body_over_the_limit_is_413(server: str) -> None:
     error_of(post(server, body), 413)
 
 
-@pytest.mark.parametrize("path", ("/", "/v1/nothing", "/v1/models/other"))
+@pytest.mark.parametrize("path", ("/nothing", "/v1/nothing", "/v1/models/other"))
 def test_an_unknown_path_is_404(server: str, path: str) -> None:
     error_of(get(server + path), 404)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 from conversation import MODEL, Conversation, client_of
 from texts import FOLLOW_UP, OPENINGS, SYSTEM
 
@@ -27,16 +25,6 @@ def test_max_tokens_ends_an_answer(server: str) -> None:
     assert (answer.finish_reason, answer.completion_tokens) == ("length", 5)
 
 
-def test_streaming_gives_the_same_text_and_usage(server: str) -> None:
-    """At temperature 0 the streamed answer is the other one, piece by piece."""
-    plain = Conversation(server, system=SYSTEM).ask(OPENINGS["clio"])
-    streamed = Conversation(server, system=SYSTEM).ask_streaming(OPENINGS["clio"])
-    assert streamed.text == plain.text
-    assert streamed.finish_reason == plain.finish_reason
-    assert streamed.prompt_tokens == plain.prompt_tokens
-    assert streamed.completion_tokens == plain.completion_tokens
-
-
 def test_two_agents_each_go_on_where_they_were(server: str) -> None:
     """Taking turns, each agent's second turn finds its own history up to the last block."""
     agents = {name: Conversation(server, name, SYSTEM) for name in ("atlas", "cook")}
@@ -55,22 +43,6 @@ def test_agents_share_an_equal_beginning(server: str) -> None:
     second = Conversation(server, "two", system, max_tokens=4).ask("Which bird do you like?")
     assert first.cached_tokens < whole_blocks(second.cached_tokens) + BLOCK_TOKENS
     assert second.cached_tokens >= BLOCK_TOKENS
-
-
-def test_five_at_once_answer_as_each_does_alone(server: str) -> None:
-    """Greedy answers of a batch are those of solo runs, and every status is 200."""
-    fresh = {name: f"{SYSTEM} Your name is {name}." for name in OPENINGS}
-    alone = {
-        name: Conversation(server, f"alone-{name}", fresh[name]).ask(OPENINGS[name])
-        for name in OPENINGS
-    }
-    together = {name: Conversation(server, f"batch-{name}", fresh[name]) for name in OPENINGS}
-    with ThreadPoolExecutor(len(together)) as pool:
-        asked = {name: pool.submit(c.ask, OPENINGS[name]) for name, c in together.items()}
-        answers = {name: future.result() for name, future in asked.items()}
-    for name, answer in answers.items():
-        assert answer.text == alone[name].text
-        assert answer.completion_tokens == alone[name].completion_tokens
 
 
 def test_a_seed_makes_sampling_repeatable(server: str) -> None:

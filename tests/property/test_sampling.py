@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_engine import VOCABULARY, Answer, build, drive
@@ -43,7 +44,7 @@ def _outcomes(request: Request, answers: dict[str, Answer]) -> list[tuple[object
     return [(each.tokens, each.text, each.reason) for each in found]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(_requests, min_size=2, max_size=6), st.integers(3, 8), st.integers(4, 64))
 def test_a_batch_changes_nobody_s_tokens(
     wanted: list[Request], max_rows: int, chunk_tokens: int
@@ -56,7 +57,7 @@ def test_a_batch_changes_nobody_s_tokens(
         assert _outcomes(request, together) == _outcomes(request, alone)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(_requests)
 def test_log_probabilities_change_nothing_and_fit_the_tokens(request: Request) -> None:
     """Asked for or not, the tokens are the same; each that is shown comes with its own."""

@@ -26,6 +26,7 @@ class ServerProcess:
 
     def __post_init__(self) -> None:
         self.events: list[dict[str, Any]] = []
+        self._logged = threading.Condition()
         self.url = ""
         self._process: subprocess.Popen[str] | None = None
 
@@ -75,6 +76,18 @@ class ServerProcess:
         self._reader.join(timeout_s)
         return code
 
+    def wait_for(self, name: str, timeout_s: float = 60.0) -> dict[str, Any]:
+        """The first log event of that name, once it is there. Raises TimeoutError."""
+
+        def found() -> dict[str, Any] | None:
+            return next((event for event in self.events if event.get("event") == name), None)
+
+        with self._logged:
+            event = self._logged.wait_for(found, timeout_s)
+        if event is None:
+            raise TimeoutError(f"the server did not log {name}")
+        return event
+
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None:
             raise RuntimeError("the server was not started")
@@ -85,7 +98,9 @@ class ServerProcess:
         with process.stderr as log:
             for line in log:
                 event = _parse(line)
-                self.events.append(event)
+                with self._logged:
+                    self.events.append(event)
+                    self._logged.notify_all()
                 if event.get("event") == "listening":
                     listening.put(f"http://{event['host']}:{event['port']}")
         listening.put(None)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mlx_lm.models.cache import create_attention_mask
 
 from dovecote_cache import CodecName, Pool
-from dovecote_engine.layer_cache import ChunkCursor, DecodeCursor, layer_caches
+from dovecote_engine.layer_cache import NO_RING, ChunkCursor, DecodeCursor, Ring, layer_caches
 from dovecote_engine.slab import Slab
 
 if TYPE_CHECKING:
@@ -79,15 +79,26 @@ class AllRowsCursor:
         self._rows = rows
         self._end = start + count
 
-    def store(self, plane: mx.array, fresh: mx.array) -> mx.array:
+    @property
+    def places(self) -> tuple[int, Sequence[int]]:
+        """All rows from the first."""
+        return 0, [self.offset] * self._rows
+
+    def implies(self, mask: Mask) -> bool:
+        """As far as mlx-lm's own mask is asked for by its name."""
+        return isinstance(mask, str)
+
+    def store(self, plane: mx.array, fresh: mx.array, ring: Ring = NO_RING) -> mx.array:
         """Writes [R, H, count, D]; the rows up to their end."""
+        assert not ring.positions
         if fresh.shape == plane.shape:
             fresh = mx.contiguous(fresh)
         plane[: self._rows, :, self.offset : self._end] = fresh
         return plane[: self._rows, :, : self._end]
 
-    def mask(self, *, return_array: bool, window_size: int | None) -> Mask:
+    def mask(self, *, return_array: bool, window_size: int | None, ring: Ring = NO_RING) -> Mask:
         """Causal, after what is there already."""
+        assert not ring.positions
         count = self._end - self.offset
         mask: Mask = create_attention_mask(count, self.offset, return_array, window_size)
         return mask

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import mlx.core as mx
 from mlx.utils import tree_map
-from mlx_lm.models import llama
+from mlx_lm.models import gemma3_text, llama, mamba2
 from mlx_lm.models.cache import make_prompt_cache
 
 from dovecote_cache import Geometry, LayerShape, Pool
 from dovecote_engine.engine import Engine
+from dovecote_engine.markup import PLAIN, Markup
 from dovecote_engine.options import EngineOptions
 from dovecote_engine.request import (
     ChoiceFinished,
@@ -28,17 +29,26 @@ from dovecote_engine.request import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from llguidance import LLTokenizer
     from mlx import nn
 
-    from dovecote_cache import AgentBook
+    from dovecote_cache import AgentBook, CodecName
+    from dovecote_engine.sampled_turns import SampledTurn
 
 VOCABULARY = 100
 BLOCK = 8
 CONTEXT = 512
+WINDOW = 16
 GEOMETRY = Geometry((LayerShape(2, 32, 32), LayerShape(2, 32, 32)), "float32", BLOCK)
+WINDOWED_GEOMETRY = Geometry(
+    (LayerShape(2, 32, 32, WINDOW), LayerShape(2, 32, 32), LayerShape(2, 32, 32, WINDOW)),
+    "float32",
+    BLOCK,
+)
+NOTHING = Geometry((LayerShape(1, 1, 1),), "float32", BLOCK)
 FINGERPRINT = bytes(range(32))
 GREEDY = Sampling(temperature=0.0)
 
@@ -70,15 +80,74 @@ def tiny_model() -> llama.Model:
     return random_model()
 
 
+@cache
+def windowed_model() -> gemma3_text.Model:
+    """A random Gemma 3: its layers see a window, everything, a window."""
+    args = gemma3_text.ModelArgs(
+        model_type="gemma3_text",
+        hidden_size=64,
+        num_hidden_layers=3,
+        intermediate_size=128,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        query_pre_attn_scalar=32,
+        vocab_size=VOCABULARY,
+        sliding_window=WINDOW,
+        sliding_window_pattern=2,
+    )
+    mx.random.seed(7)
+    model = gemma3_text.Model(args)
+    model.update(tree_map(lambda each: each * 4 if each.ndim == 2 else each, model.parameters()))
+    mx.eval(model.parameters())
+    return model
+
+
+@cache
+def recurrent_model() -> mamba2.Model:
+    """A random Mamba 2: a state that every token overwrites."""
+    args = mamba2.ModelArgs(
+        model_type="mamba2",
+        num_heads=4,
+        head_dim=16,
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        state_size=8,
+        num_hidden_layers=2,
+        layer_norm_epsilon=1e-5,
+        conv_kernel=4,
+        n_groups=1,
+        use_bias=False,
+        use_conv_bias=True,
+        tie_word_embeddings=False,
+        time_step_limit=(0.001, 100.0),
+        time_step_rank="auto",
+    )
+    mx.random.seed(5)
+    model = mamba2.Model(args)
+    model.update(tree_map(lambda each: each * 2 if each.ndim == 2 else each, model.parameters()))
+    mx.eval(model.parameters())
+    return model
+
+
+Kind = Literal["plain", "windowed", "recurrent"]
+MODELS: dict[Kind, Any] = {
+    "plain": tiny_model,
+    "windowed": windowed_model,
+    "recurrent": recurrent_model,
+}
+
+
 def _integer(array: mx.array) -> int:
     number: Any = array.item()
     return int(number)
 
 
 @cache
-def reference(prompt: tuple[int, ...], count: int) -> list[int]:
-    """The greedy answer of the tiny model with mlx-lm's own cache."""
-    model, answer = tiny_model(), []
+def reference(prompt: tuple[int, ...], count: int, kind: Kind = "plain") -> list[int]:
+    """The greedy answer of the tiny model of that kind with mlx-lm's own cache."""
+    model, answer = MODELS[kind](), []
     caches = make_prompt_cache(model)
     tokens = mx.array([prompt])
     for _ in range(count):
@@ -108,22 +177,36 @@ class TinyTokenizer:
 
     eos_ids: frozenset[int] = frozenset()
     token_characters = 3
+    markup: Markup = PLAIN
 
     def render(
         self,
         messages: Sequence[Mapping[str, object]],
         tools: Sequence[Mapping[str, object]] | None = None,
+        salt: bytes = b"",
     ) -> tuple[int, ...]:
         return self.encode(" ".join(str(message["content"]) for message in messages))
 
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(int(word) for word in text.split())
 
+    def encode_inner(self, text: str) -> tuple[int, ...]:
+        return self.encode(text)
+
     def decode(self, tokens: Sequence[int]) -> str:
         return "".join(f"<{token}>" for token in tokens)
 
-    def text_stream(self) -> TinyStream:
+    def verbatim(self, tokens: Sequence[int]) -> str:
+        return self.decode(tokens)
+
+    def text_stream(self, shown_ids: frozenset[int] = frozenset()) -> TinyStream:
         return TinyStream()
+
+    def grammar_tokenizer(self) -> LLTokenizer | None:
+        return None
+
+    def remember(self, turn: SampledTurn, salt: bytes) -> None:
+        pass
 
     def token_bytes(self, token: int) -> bytes:
         return f"<{token}>".encode()
@@ -140,12 +223,36 @@ class TinyLoaded:
     eos_ids: frozenset[int] = frozenset()
     geometry: Geometry = GEOMETRY
     created: int = 1
+    uncached: str = ""
 
 
-def open_pool(path: Path | None = None, size_bytes: int = 8 << 20) -> Pool:
+def windowed() -> TinyLoaded:
+    """A model of which some layers see a window only."""
+    return TinyLoaded(windowed_model(), geometry=WINDOWED_GEOMETRY)
+
+
+def recurrent() -> TinyLoaded:
+    """A model that cannot be cached."""
+    reason = "layers that keep ArraysCache cannot be cached yet"
+    return TinyLoaded(recurrent_model(), geometry=NOTHING, uncached=reason)
+
+
+LOADED: dict[Kind, Callable[[], TinyLoaded]] = {
+    "plain": TinyLoaded,
+    "windowed": windowed,
+    "recurrent": recurrent,
+}
+
+
+def open_pool(
+    path: Path | None = None,
+    size_bytes: int = 8 << 20,
+    geometry: Geometry = GEOMETRY,
+    codec: CodecName = "exact",
+) -> Pool:
     """A pool for the tiny model, in memory without a path."""
     return Pool.open(
-        path, geometry=GEOMETRY, codec="exact", fingerprint=FINGERPRINT, size_bytes=size_bytes
+        path, geometry=geometry, codec=codec, fingerprint=FINGERPRINT, size_bytes=size_bytes
     )
 
 
@@ -157,7 +264,8 @@ def build(
 ) -> Engine:
     """An engine; whatever is not given is tiny."""
     chosen = EngineOptions(**options)  # type: ignore[arg-type]
-    return Engine(loaded or TinyLoaded(), pool or open_pool(), book, chosen)
+    loaded = loaded or TinyLoaded()
+    return Engine(loaded, pool or open_pool(geometry=loaded.geometry), book, chosen)
 
 
 def greedy(

@@ -136,7 +136,7 @@ def test_the_journal_is_a_write_ahead_log(book: AgentBook, book_path: Path) -> N
     """Readers and the writer do not wait for each other."""
     with closing(sqlite3.connect(book_path)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
     assert book.list() == []
 
 
@@ -172,9 +172,9 @@ def test_a_damaged_book_is_set_aside(book_path: Path, damage: str) -> None:
 def test_a_later_version_is_not_touched(book_path: Path) -> None:
     """A book that a later release wrote is refused and stays as it is."""
     with closing(sqlite3.connect(book_path)) as connection:
-        connection.execute("PRAGMA user_version = 3")
+        connection.execute("PRAGMA user_version = 4")
     before = book_path.read_bytes()
-    with pytest.raises(BookUnusable, match="version 3 is later than 2"):
+    with pytest.raises(BookUnusable, match="version 4 is later than 3"):
         AgentBook.open(book_path)
     assert book_path.read_bytes() == before
 

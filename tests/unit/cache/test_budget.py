@@ -64,9 +64,15 @@ def removed(files: list[StoredFile], total: int | None) -> list[StoredFile]:
 
 def test_nothing_goes_while_all_of_it_fits() -> None:
     """The budget is met to the byte, and not more than met."""
-    files = [stored("leftover", 100), stored("unreadable", 200), stored("other_pool", 300)]
-    assert removed(files, POOL + 600) == []
-    assert removed(files, POOL + 599) == files[:1]
+    files = [stored("unreadable", 200), stored("other_pool", 300)]
+    assert removed(files, POOL + 500) == []
+    assert removed(files, POOL + 499) == files[:1]
+
+
+def test_what_a_crash_left_goes_in_any_case() -> None:
+    """Nobody will ever use it, however much room there is."""
+    files = [stored("leftover", 100), stored("unreadable", 200), stored("leftover", 300)]
+    assert removed(files, None) == [files[0], files[2]]
 
 
 def test_files_go_in_the_stated_order() -> None:
@@ -78,7 +84,7 @@ def test_files_go_in_the_stated_order() -> None:
         stored("other_pool", 1, 1.0),
         stored("other_pool", 1, 2.0),
     ]
-    for count in range(len(order) + 1):
+    for count in range(2, len(order) + 1):
         assert removed(order[::-1], POOL + len(order) - count) == order[:count]
 
 

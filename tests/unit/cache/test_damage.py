@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from slabs import Slab, count_up, keep, open_pool, restore, truth
 
+from dovecote_cache import Verified
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -107,3 +109,36 @@ def test_a_truncated_file_is_replaced(sealed_path: Path, kept: int) -> None:
     with open_pool(sealed_path) as pool:
         assert pool.opened.how == "replaced"
         pool.check()
+
+
+def damage_payload_of_second_block(path: Path) -> None:
+    slab = Slab()
+    slab.compute(TOKENS)
+    flip(path, path.read_bytes().index(slab.values[1][0, 0, 5].tobytes()))
+
+
+def test_a_verification_finds_damage_before_a_request_does(sealed_path: Path) -> None:
+    """`verify` frees the damaged frame and what hangs on it, and counts both."""
+    damage_payload_of_second_block(sealed_path)
+    with open_pool(sealed_path) as pool:
+        checked = damaged = start = 0
+        while start < pool.frames:
+            done = pool.verify(start, 3)
+            checked, damaged = checked + done.checked, damaged + done.damaged
+            start = done.next_frame
+        assert (checked, damaged) == (2, 1)
+        stats = pool.stats()
+        assert (stats.miss_checksum, stats.miss_orphan, stats.cached) == (1, 1, 1)
+        assert restore(pool, TOKENS) == (4, truth(TOKENS[:4]))
+        assert pool.verify(0, pool.frames) == Verified(1, 0, pool.frames)
+        pool.check()
+
+
+def test_a_verification_of_frames_that_are_not_there_is_refused(sealed_path: Path) -> None:
+    """A slice may end past the pool, but not begin there."""
+    with open_pool(sealed_path) as pool:
+        assert pool.verify(pool.frames, 1) == Verified(0, 0, pool.frames)
+        assert pool.verify(1, 2**40).next_frame == pool.frames
+        for start, count in ((-1, 1), (pool.frames + 1, 1), (2**40, 1), (0, -1)):
+            with pytest.raises(ValueError):  # noqa: PT011 - two layers refuse, in words of their own
+                pool.verify(start, count)

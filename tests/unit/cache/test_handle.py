@@ -49,3 +49,16 @@ def test_a_failed_close_leaves_the_handle_open() -> None:
         handle.close(refuse)
     with handle.borrowed() as pointer:
         assert pointer == "pointer"
+
+
+def test_who_waits_for_the_close_wakes_up_with_it() -> None:
+    """A wait ends at once when another thread closes, and says which of the two it was."""
+    handle = SharedHandle("pointer", PoolClosed)
+    assert not handle.wait_closed(0)
+    answers: list[bool] = []
+    waiter = Thread(target=lambda: answers.append(handle.wait_closed(30)))
+    waiter.start()
+    handle.close(lambda _: None)
+    waiter.join(10)
+    assert answers == [True]
+    assert handle.wait_closed(0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,16 @@ def test_every_file_has_a_kind(
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     assert kinds(directory) == {place: kind}
+
+
+def test_digests_that_nobody_writes_any_more_are_a_leftover(directory: CacheDirectory) -> None:
+    """A kill between writing and renaming leaves them; whoever writes now is done in a moment."""
+    path = directory.path / ".digests.json.x3"
+    path.write_bytes(b"{")
+    now = path.stat().st_mtime
+    for age_s, kind in ((60, "own"), (7200, "leftover")):
+        os.utime(path, (now - age_s, now - age_s))
+        assert kinds(directory) == {".digests.json.x3": kind}
 
 
 def test_what_dovecote_writes_is_its_own(directory: CacheDirectory, tmp_path: Path) -> None:

@@ -116,7 +116,10 @@ def test_the_queue_is_bounded(admission: Admission, pool: Pool) -> None:
 
 
 def test_a_pool_in_active_use_refuses(clock: Clock) -> None:
-    """Beyond 95 % of the frames a request is refused, until another one has ended."""
+    """Beyond 95 % of the frames a request is refused, until another one has ended.
+
+    Where not even one block is left, that is known before a prompt is rendered.
+    """
     with open_pool(size_bytes=1 << 20) as pool:
         admission = Admission(pool, EngineOptions(), Limits(VOCABULARY, 1 << 20), clock)
         limit = int(pool.frames * 0.95)
@@ -124,8 +127,12 @@ def test_a_pool_in_active_use_refuses(clock: Clock) -> None:
         with pytest.raises(Overloaded):
             admission.submit(greedy("b", [1], 2 * BLOCK))
         assert pool.stats().promised == limit - 1
+        admission.screen(1)
         admission.submit(greedy("c", [1], BLOCK - 1))
+        with pytest.raises(Overloaded):
+            admission.screen(1)
         assert _take(admission) == "a"
+        admission.screen(1)
         admission.submit(greedy("b", [1], 2 * BLOCK))
         assert [_take(admission), _take(admission)] == ["c", "b"]
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 BLOCK = GEOMETRY.block_tokens
 PIN = AgentChanges(pinned=True)
+OWNERS = (("anna", "otto"), ("otto",), ("beth",))
 
 
 def prompt(start: int, length: int = 30) -> tuple[int, ...]:
@@ -375,3 +376,19 @@ def test_without_a_book_there_are_no_agents() -> None:
     with pytest.raises(UnknownAgent):
         engine.agents.delete("anna")
     engine.close()
+
+
+def test_a_survey_tells_who_shares_which_blocks(engine: Engine) -> None:
+    """Runs cover what the agents hold; a short end that another one continued is not counted."""
+    history = turn(engine, "anna", prompt(1))
+    engine.agents.fork("anna", "otto")
+    turn(engine, "otto", (*history, 50))
+    turn(engine, "beth", prompt(2))
+    views, runs = engine.agents.survey()
+    assert views == engine.agents.list()
+    held = {
+        owners: sum(run.blocks for run in runs if set(run.owners) == set(owners))
+        for owners in OWNERS
+    }
+    assert held == {("anna", "otto"): 4, ("otto",): 1, ("beth",): 5}
+    assert sum(run.blocks for run in runs) == engine.status.pool.cached

@@ -128,8 +128,8 @@ def test_a_cancel_after_some_choices_have_ended_ends_the_rest() -> None:
     engine.cancel("r")
     events += _run(engine)
     endings = [event for event in events if isinstance(event, ChoiceFinished | Finished)]
-    assert endings[0].reason == "stop"
-    assert {ending.reason for ending in endings[1:]} == {"cancelled"}
+    assert (endings[0].reason, endings[0].stop) == ("stop", f"<{only_first}>")
+    assert {(ending.reason, ending.stop) for ending in endings[1:]} == {("cancelled", None)}
     assert len(endings) == 3
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -34,7 +34,8 @@ def _prompt(count: int, seed: int = 0) -> tuple[int, ...]:
 
 def _damage(path: Path, engine: Engine, block: int) -> None:
     """Flips a byte of a block's first keys, which the slab's first row still shows."""
-    keys = np.array(engine._slab.keys[0][0, 0, block * BLOCK : (block + 1) * BLOCK])
+    slab: Any = engine._rows
+    keys = np.array(slab.keys[0][0, 0, block * BLOCK : (block + 1) * BLOCK])
     content = path.read_bytes()
     assert content.count(keys.tobytes()) == 1
     place = content.index(keys.tobytes()) + 200

@@ -49,10 +49,10 @@ def _poisoned() -> TinyLoaded:
 class Breaking:
     """The tiny model, until it is told to break in forwards of so many tokens."""
 
-    breaks_at = 0
+    breaks_at = range(0)
 
     def __call__(self, tokens: mx.array, cache: object = None) -> mx.array:
-        if tokens.shape[1] == self.breaks_at:
+        if tokens.size in self.breaks_at:
             raise RuntimeError("out of memory")
         logits: mx.array = tiny_model()(tokens, cache)
         return logits
@@ -64,7 +64,7 @@ class BreakingTokenizer(TinyTokenizer):
     def __init__(self) -> None:
         self.streams = 0
 
-    def text_stream(self) -> TinyStream:
+    def text_stream(self, shown_ids: frozenset[int] = frozenset()) -> TinyStream:
         self.streams += 1
         return BreakingStream() if self.streams == 2 else TinyStream()
 
@@ -109,7 +109,7 @@ def test_a_prefill_that_raises_fails_alone() -> None:
     engine.submit(greedy("good", range(10), 20))
     while not answers["good"].tokens:
         answers.step(engine)
-    model.breaks_at = 33
+    model.breaks_at = range(2, 34)
     engine.submit(greedy("bad", range(40, 73), 20))
     while engine.wait(0):
         answers.step(engine)
@@ -150,12 +150,12 @@ def test_a_batch_that_fails_as_a_whole_does_not_end_the_engine() -> None:
     engine.submit(greedy("b", range(30), 20))
     while not (answers["a"].tokens and answers["b"].tokens):
         answers.step(engine)
-    model.breaks_at = 1
+    model.breaks_at = range(1, 3)
     answers.step(engine)
     assert answers["a"].failed is not None
     assert answers["b"].failed is not None
     assert engine.status.slab_bytes == 0
-    model.breaks_at = 0
+    model.breaks_at = range(0)
     assert_idle(engine)
     again = drive(engine, greedy("c", range(20), 20))["c"]
     assert again.tokens == reference(tuple(range(20)), 20)

@@ -133,7 +133,7 @@ def test_an_output_matrix_of_its_own_unties_the_embedding(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "message"),
     (
-        ({"general__architecture": "gemma3"}, "'gemma3'"),
+        ({"general__architecture": "qwen2"}, "'qwen2'"),
         ({"general__architecture": None}, "None"),
         ({"llama__block_count": None}, "llama.block_count"),
         ({"llama__attention__head_count": mx.array(0, mx.uint32)}, "head_count"),

@@ -253,9 +253,10 @@ def test_a_model_of_unknown_context_is_refused(tmp_path: Path) -> None:
         load_model(str(folder), models_dir=tmp_path)
 
 
-def test_sliding_windows_are_refused_for_now(tmp_path: Path) -> None:
-    """The error names what its layers keep."""
+def test_sliding_windows_are_part_of_the_geometry(tmp_path: Path) -> None:
+    """A layer that sees a window is cached as one, quantised weights or not."""
     layer_types = ["full_attention", "sliding_attention"]
     folder = save_tiny_model(tmp_path / "m", layer_types=layer_types, sliding_window=8)
-    with pytest.raises(ModelError, match="RotatingKVCache"):
-        load_model(str(folder), models_dir=tmp_path)
+    loaded = load_model(str(folder), models_dir=tmp_path)
+    assert [layer.window for layer in loaded.geometry.layers] == [0, 8]
+    assert not loaded.uncached

@@ -54,6 +54,8 @@ def test_a_pace_never_stops() -> None:
         "max_chunk_tokens",
         "chunk_seconds",
         "restore_seconds",
+        "flush_seconds",
+        "slab_idle_seconds",
     ),
 )
 def test_an_option_that_leaves_no_room_is_refused(name: str) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 import mlx.core as mx
 import pytest
 from mlx_lm.models import deepseek_v3, llama, mamba
+from mlx_lm.models.cache import KVCache
 
-from dovecote_cache import LayerShape
+from dovecote_cache import Geometry, LayerShape
 from dovecote_engine.errors import ModelError
-from dovecote_engine.probe import probe_geometry
+from dovecote_engine.probe import Findings, probe, probe_geometry
 
 SIZES: dict[str, Any] = {
     "model_type": "llama",
@@ -48,21 +49,69 @@ def test_half_precision_is_reported_by_name(dtype: str) -> None:
     assert probe_geometry(model).dtype == dtype
 
 
-def test_a_sliding_window_layer_is_refused_by_the_name_of_its_cache() -> None:
-    """A rotating cache forgets tokens, so its blocks could not be resumed."""
+def test_a_sliding_window_layer_has_its_window() -> None:
+    """A rotating cache forgets tokens; how soon is part of the geometry."""
     layer_types = ["full_attention", "sliding_attention"]
-    with pytest.raises(ModelError, match="RotatingKVCache cannot be cached yet"):
-        probe_geometry(tiny_llama(layer_types=layer_types, sliding_window=8))
+    geometry = probe_geometry(tiny_llama(layer_types=layer_types, sliding_window=8))
+    assert geometry.layers == (LayerShape(2, 8, 8), LayerShape(2, 8, 8, window=8))
 
 
-def test_a_recurrent_layer_is_refused_by_the_name_of_its_cache() -> None:
-    """A state that every token overwrites has no blocks."""
+def tiny_mamba() -> mamba.Model:
     args = mamba.ModelArgs(
         model_type="mamba", vocab_size=64, hidden_size=16, intermediate_size=32, state_size=4,
         num_hidden_layers=1, conv_kernel=4, use_bias=False, use_conv_bias=True, time_step_rank=2,
     )  # fmt: skip
+    return mamba.Model(args)
+
+
+def test_a_recurrent_layer_is_refused_by_the_name_of_its_cache() -> None:
+    """A state that every token overwrites has no blocks."""
     with pytest.raises(ModelError, match="ArraysCache cannot be cached yet"):
-        probe_geometry(mamba.Model(args))
+        probe_geometry(tiny_mamba())
+
+
+def test_what_cannot_be_cached_is_said_and_has_no_shape() -> None:
+    """The model may be served all the same: the findings are a reason, not an error."""
+    findings = probe(tiny_mamba(), block_tokens=16)
+    assert findings.uncached == "layers that keep ArraysCache cannot be cached yet"
+    assert findings.geometry == Geometry((LayerShape(1, 1, 1),), "float32", 16)
+
+
+@pytest.mark.parametrize("sliding_window", (8, None))
+def test_a_model_of_plain_k_and_v_agrees_with_itself_over_a_slab(
+    sliding_window: int | None,
+) -> None:
+    """Windowed or not, its logits over a slab are those over mlx-lm's caches."""
+    kinds = ["full_attention", "sliding_attention" if sliding_window else "full_attention"]
+    model = tiny_llama(layer_types=kinds, sliding_window=sliding_window)
+    assert not probe(model).uncached
+
+
+class Peeking(llama.Model):  # type: ignore[misc]
+    """A model that wants of its caches what a slab has not."""
+
+    def __call__(self, inputs: mx.array, cache: Any = None) -> mx.array:
+        logits: mx.array = super().__call__(inputs, cache)
+        return logits if cache is None else logits + 0 * cache[0].keys.sum()
+
+
+class Forgetful(llama.Model):  # type: ignore[misc]
+    """A model that computes something else over caches that are not mlx-lm's."""
+
+    def __call__(self, inputs: mx.array, cache: Any = None) -> mx.array:
+        is_own = cache is None or type(cache[0]) is KVCache
+        logits: mx.array = super().__call__(inputs, cache if is_own else None)
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), ((Peeking, "cannot run over"), (Forgetful, "something else over"))
+)
+def test_a_model_that_a_slab_would_change_is_not_cached(
+    kind: type[llama.Model], reason: str
+) -> None:
+    """Caches of a known kind are no promise: the model is tried before it is trusted."""
+    assert reason in probe(kind(llama.ModelArgs.from_dict(SIZES))).uncached
 
 
 def test_latent_k_and_v_of_different_widths_are_seen() -> None:
@@ -72,7 +121,9 @@ def test_latent_k_and_v_of_different_widths_are_seen() -> None:
         num_attention_heads=4, num_key_value_heads=4, kv_lora_rank=16, q_lora_rank=16,
         qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8, n_routed_experts=None,
     )  # fmt: skip
-    assert probe_geometry(deepseek_v3.Model(args)).layers == (LayerShape(1, 16, 8),)
+    model = deepseek_v3.Model(args)
+    mx.eval(model.parameters())
+    assert probe(model) == Findings(Geometry((LayerShape(1, 16, 8),), "float32"))
 
 
 def test_a_probed_model_runs_on_another_thread() -> None:

@@ -55,13 +55,19 @@ def _plan(scheduler: Scheduler) -> Plan:
     return plan
 
 
-def _took(scheduler: Scheduler, chunk: PrefillChunk | RestoreSlice, seconds: float) -> None:
-    """A step with that chunk has come back, which took so long, and a second for decoding."""
-    if isinstance(chunk, PrefillChunk):
-        outcome, plan = Outcome(prefilled=Prefilled((), seconds)), Plan(prefill=chunk)
+STEP_S = 0.1
+
+
+def _took(scheduler: Scheduler, part: PrefillChunk | RestoreSlice, seconds: float) -> None:
+    """A step with that part has come back, which took so long, and STEP_S for those who decode."""
+    decode = tuple(scheduler.rows[: scheduler.decoding])
+    if isinstance(part, PrefillChunk):
+        outcome = Outcome(prefilled=Prefilled((), seconds))
+        plan = Plan(prefill=part, decode=decode)
     else:
-        outcome, plan = Outcome(restored=Restored(0, seconds)), Plan(restore=chunk)
-    scheduler.note(outcome, plan, seconds)
+        outcome = Outcome(restored=Restored(0, seconds))
+        plan = Plan(restore=part, decode=decode)
+    scheduler.note(outcome, plan, seconds + STEP_S)
 
 
 def _prefill_all(scheduler: Scheduler) -> None:
@@ -180,10 +186,10 @@ def test_prompt_chunks_go_round(make: Callable[..., Scheduler]) -> None:
 
 
 def _with_one_decoding(scheduler: Scheduler, *names: str, prompt: int) -> None:
-    """The first one decodes, 0.1 s a step; the others have a row and nothing in it."""
+    """The first one decodes, STEP_S a step; the others have a row and nothing in it."""
     _submit(scheduler, names[0])
     _prefill_all(scheduler)
-    scheduler.note(Outcome(), Plan(decode=tuple(scheduler.rows)), 0.1)
+    scheduler.note(Outcome(), Plan(decode=tuple(scheduler.rows)), STEP_S)
     _submit(scheduler, *names[1:], prompt=prompt)
     _plan(scheduler)
 
@@ -191,11 +197,11 @@ def _with_one_decoding(scheduler: Scheduler, *names: str, prompt: int) -> None:
 @pytest.mark.parametrize(
     ("options", "tokens"),
     (
-        ({}, 30),  # 1.5 steps of 0.1 s at 200 tokens a second
-        ({"gap_ratio": 2.0}, 20),
-        ({"gap_ratio": 9.0}, 50),  # chunk_seconds
+        ({}, 24),  # 1.25 steps of 0.1 s at 200 tokens a second, in steps of 4
+        ({"gap_ratio": 2.5}, 28),
+        ({"gap_ratio": 9.0}, 48),  # chunk_seconds
         ({"gap_ratio": 9.0, "max_chunk_tokens": 40}, 40),
-        ({"gap_ratio": 1.01}, 16),  # the least
+        ({"gap_ratio": 1.01}, 4),  # the least
     ),
 )
 def test_a_chunk_is_bounded_by_the_gap_that_it_makes(

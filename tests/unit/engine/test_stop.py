@@ -44,6 +44,19 @@ def test_it_says_that_it_has_stopped() -> None:
     assert told == [("x", False), ("", True), ("", True)]
 
 
+@pytest.mark.parametrize(
+    ("stops", "text", "stopped_by"),
+    ((("b", "c"), "ac", "c"), (("bc", "abc"), "abc", "abc"), (("b",), "a", None), ((), "a", None)),
+)
+def test_it_says_which_stop_it_was(
+    stops: tuple[str, ...], text: str, stopped_by: str | None
+) -> None:
+    """The first to be complete, and the longest of those complete together."""
+    matcher = StopMatcher(stops)
+    matcher.push(text)
+    assert matcher.stopped_by == stopped_by
+
+
 def test_a_long_stop_costs_each_character_once() -> None:
     """Text that keeps almost matching is looked at once: 200,000 characters within the limit."""
     matcher = StopMatcher(("a" * 5000 + "b",))

@@ -108,6 +108,22 @@ def test_an_idle_engine_writes_short_blocks_after_a_while(tmp_path: Path, idle_s
     engine.close()
 
 
+def test_a_busy_engine_writes_what_nobody_went_on_from(tmp_path: Path) -> None:
+    """The end of a chain is on disk after two intervals at most, though no moment was idle."""
+    clock = Clock()
+    pool = open_pool(tmp_path / "a.pool")
+    engine = Engine(TinyLoaded(), pool, clock=clock)
+    quiet = [*range(BLOCK + 3)]
+    drive(engine, greedy("ada", quiet, 3, "ada"))
+    talk = [90, 91, 92]
+    for _ in range(4):
+        clock.now += 20.0
+        answer = drive(engine, greedy("bob", talk, 4, "bob"))["bob"]
+        talk += answer.tokens
+    assert pool.stats().held_bytes == pool.frame_bytes  # of bob, who is still talking
+    engine.close()
+
+
 def test_closing_keeps_short_blocks(tmp_path: Path) -> None:
     """A server that was ended finds every token that its predecessor computed."""
     engine = build(pool=open_pool(tmp_path / "a.pool"))

@@ -11,18 +11,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dovecote_engine.errors import Draining, UnknownAgent
+from dovecote_engine.forecast import Forecast
 from dovecote_engine.request import (
     ChoiceFinished,
     Event,
     Failed,
     Finished,
     FinishReason,
+    Missed,
     RankedToken,
     Request,
     Started,
     Timing,
     TokenEvent,
     TokenLogprobs,
+    ToolCallDelta,
     Usage,
 )
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dovecote_engine.agent import AgentChanges, AgentView
+    from dovecote_engine.runs import Run
 
 TIMEOUT_S = 20.0
 
@@ -66,6 +70,15 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class Verified:
+    """What a slice of a verification found."""
+
+    checked: int
+    damaged: int
+    next_frame: int
+
+
+@dataclass(frozen=True, slots=True)
 class Counters:
     """Engine counters in which every number is different."""
 
@@ -75,6 +88,10 @@ class Counters:
     book_errors: int = 204
     slab_losses: int = 205
     expired: int = 206
+    decode_steps: int = 207
+    decoded_rows: int = 208
+    decode_seconds: float = 20.5
+    seal_seconds: float = 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +110,17 @@ class Status:
 class Agents:
     """No agents: their service is tested over the real engine (test_agents_http.py)."""
 
-    def list(self) -> list[AgentView]:
-        return []
+    def list(self) -> Sequence[AgentView]:
+        return ()
+
+    def survey(self) -> tuple[Sequence[AgentView], Sequence[Run]]:
+        return (), ()
 
     def get(self, name: str) -> AgentView:
         raise UnknownAgent(name)
+
+    def forecast(self, name: str | None, prompt: tuple[int, ...], salt: bytes) -> Forecast:
+        return Forecast(len(prompt), 0)
 
     def fork(self, name: str, new_name: str) -> AgentView:
         raise UnknownAgent(name)
@@ -108,10 +131,12 @@ class Agents:
     def delete(self, name: str) -> int:
         raise UnknownAgent(name)
 
-    def export(self, name: str, path: Path) -> int:
+    def export(self, name: str, path: Path, shown_name: str | None = None) -> int:
         raise UnknownAgent(name)
 
-    def import_(self, path: Path, name: str | None = None) -> AgentView:
+    def import_(
+        self, path: Path, name: str | None = None, scope: str = "", salt: bytes | None = None
+    ) -> AgentView:
         raise UnknownAgent(str(name))
 
 
@@ -120,12 +145,19 @@ class Tokenizer:
 
     def __init__(self) -> None:
         self.rendered: list[list[dict[str, object]]] = []
+        self.tools: list[Sequence[Mapping[str, object]] | None] = []
         self.threads: set[str] = set()
         self.error: Exception | None = None
 
-    def render(self, messages: Sequence[Mapping[str, object]]) -> tuple[int, ...]:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        tools: Sequence[Mapping[str, object]] | None = None,
+        salt: bytes = b"",
+    ) -> tuple[int, ...]:
         """The code points of all contents."""
         self.threads.add(threading.current_thread().name)
+        self.tools.append(tools)
         self.rendered.append([dict(message) for message in messages])
         if self.error is not None:
             raise self.error
@@ -136,9 +168,22 @@ class Tokenizer:
         self.threads.add(threading.current_thread().name)
         return tuple(map(ord, text))
 
+    def encode_inner(self, text: str) -> tuple[int, ...]:
+        """As `encode`."""
+        return self.encode(text)
+
     def decode(self, tokens: Sequence[int]) -> str:
-        """The characters of the code points."""
-        return "".join(map(chr, tokens))
+        """The characters of the code points, U+FFFD for ids that are none."""
+        return "".join(chr(n) if n < 0xD800 else "\ufffd" for n in tokens)
+
+    def verbatim(self, tokens: Sequence[int]) -> str:
+        """As `decode`."""
+        self.threads.add(threading.current_thread().name)
+        return self.decode(tokens)
+
+    def token_bytes(self, token: int) -> bytes:
+        """The character, its last byte missing if it has several."""
+        return chr(token).encode()[:1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +194,25 @@ class Model:
     created: int = 1_700_000_000
     context_tokens: int = 2048
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
+    uncached: str = ""
 
 
 @dataclass(slots=True)
 class Script:
-    """What the engine does with each request. `*_after` count texts; None means never."""
+    """What the engine does with each request. `*_after` count texts; None means never.
+
+    An answer is its reasoning, its texts, then the fragments of its calls, one a token.
+    """
 
     texts: tuple[str, ...] = ("Hello", " world")
+    reasoning: tuple[str, ...] = ()
+    calls: tuple[ToolCallDelta, ...] = ()
     tail: str = ""
     reason: FinishReason = "stop"
+    stop: str | None = None
     cached_tokens: int = 0
+    own_tokens: int = 0
+    missed: Missed | None = None
     timing: Timing = TIMING
     refusal: Exception | None = None
     holds_before_start: bool = False
@@ -169,6 +223,14 @@ class Script:
     waits_too_long_s: float | None = None
     screens_out: Exception | None = None
     pool: Pool = field(default_factory=Pool)
+    is_sound: bool = True
+
+    @property
+    def sayings(self) -> list[tuple[str, str, tuple[ToolCallDelta, ...]]]:
+        """Text, reasoning and call fragments of each token."""
+        said = [("", each, ()) for each in self.reasoning]
+        told = [(each, "", ()) for each in self.texts]
+        return [*said, *told, *(("", "", (each,)) for each in self.calls)]
 
 
 @dataclass(slots=True)
@@ -182,14 +244,15 @@ class Row:
 class ScriptedEngine:
     """The engine's contract over a `Script`."""
 
-    def __init__(self, script: Script | None = None) -> None:
+    def __init__(self, script: Script | None = None, name: str = "scripted/parrot") -> None:
         self.script = script or Script()
-        self.model = Model()
+        self.model = Model(name)
         self.agents = Agents()
         self.requests: list[Request] = []
         self.screened: list[int] = []
         self.unstick = threading.Event()
         self.refused = 0
+        self.failed = 0
         self.cancelled: list[str] = []
         self.admits = threading.Event()
         self.admits.set()
@@ -248,6 +311,15 @@ class ScriptedEngine:
             self._changed.notify_all()
             said = [row.said for row in self._rows if row.request.id == request_id]
         return ("decoding" if said[0] >= 0 else "waiting") if said else None
+
+    def check_pool(self) -> bool:
+        return self.script.is_sound
+
+    def verify_pool(self, first_frame: int, frames: int) -> Verified:
+        """Every tenth frame is damaged."""
+        end = min(first_frame + frames, self.script.pool.frames)
+        damaged = sum(frame % 10 == 0 for frame in range(first_frame, end))
+        return Verified(end - first_frame, damaged, end)
 
     def drain(self) -> None:
         with self._changed:
@@ -308,19 +380,22 @@ class ScriptedEngine:
             return [Failed(request_id, "It waited too long.", script.waits_too_long_s)]
         row.said += 1
         if row.said == 0:
-            return [Started(request_id, script.cached_tokens, script.timing)]
+            cached, own = script.cached_tokens, script.own_tokens
+            return [Started(request_id, cached, script.timing, own, script.missed)]
         if script.crashes_after == row.said - 1:
             raise ZeroDivisionError("a secret of the engine")
         if script.fails_after == row.said - 1:
             self._rows.remove(row)
+            self.failed += 1
             return [Failed(request_id, "The row had to be given up.")]
-        limit = min(row.request.max_tokens or len(script.texts), len(script.texts))
+        sayings = script.sayings
+        limit = min(row.request.max_tokens or len(sayings), len(sayings))
         if row.said > limit:
-            return self._finish(row, script.reason if limit == len(script.texts) else "length")
-        text = script.texts[row.said - 1]
+            return self._finish(row, script.reason if limit == len(sayings) else "length")
+        text, reasoning, calls = sayings[row.said - 1]
         logprobs = _logprobs(text, row.request.top_logprobs)
         return [
-            TokenEvent(request_id, row.said, text, choice, logprobs)
+            TokenEvent(request_id, row.said, text, choice, logprobs, reasoning, calls)
             for choice in range(row.request.choices)
         ]
 
@@ -329,9 +404,11 @@ class ScriptedEngine:
         self._rows.remove(row)
         name, tail, last = row.request.id, self.script.tail, row.request.choices - 1
         said = max(0, row.said - 1) * row.request.choices
-        usage = Usage(len(row.request.prompt), self.script.cached_tokens, said)
-        others = [ChoiceFinished(name, choice, reason, tail) for choice in range(last)]
-        return [*others, Finished(name, reason, tail, usage, last)]
+        thought = len(self.script.reasoning) * row.request.choices
+        usage = Usage(len(row.request.prompt), self.script.cached_tokens, said, thought)
+        stop = self.script.stop
+        others = [ChoiceFinished(name, each, reason, tail, stop=stop) for each in range(last)]
+        return [*others, Finished(name, reason, tail, usage, last, stop=stop)]
 
 
 def _logprobs(text: str, top: int | None) -> tuple[TokenLogprobs, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -12,6 +14,7 @@ from yarl import URL
 
 from dovecote_cache import AgentBook
 from dovecote_http import EngineBridge, HttpSettings, make_app
+from dovecote_http.agents import _made
 from dovecote_http.listener import Listener
 
 if TYPE_CHECKING:
@@ -114,6 +117,16 @@ async def test_an_agent_is_listed_with_what_it_holds(client: Client) -> None:
     assert not anna["pinned"]
     assert not anna["busy"]
     assert anna["ttl_s"] is anna["expires"] is anna["forked_from"] is None
+
+
+async def test_a_turn_that_is_sent_again_adds_nothing_twice(client: Client) -> None:
+    """Clients repeat what they saw no answer of: the agent has one turn's tokens, found again."""
+    assert await client.turn("anna") == 0
+    once = await client.call("GET", "/anna")
+    assert await client.turn("anna") >= 39
+    again = await client.call("GET", "/anna")
+    assert (again["tokens"], again["bytes"]) == (once["tokens"], once["bytes"])
+    assert (again["uses"], again["hit_tokens"] >= 39) == (2, True)
 
 
 async def test_a_fork_goes_on_from_the_parents_history(client: Client) -> None:
@@ -254,3 +267,25 @@ async def test_temporary_files_are_gone_afterwards(
     await client.error("POST", "/archive", 409, data=archive)
     await client.error("POST", "/archive", 400, data=b"x")
     assert list(scratch.iterdir()) == []
+
+
+async def test_what_a_thread_makes_for_a_caller_who_left_is_undone() -> None:
+    """A file that opens after its client has gone is closed, a directory removed."""
+    may_make, undone = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def undo(made: str) -> None:
+        assert made == "made"
+        loop.call_soon_threadsafe(undone.set)
+
+    def make() -> str:
+        assert may_make.wait(20)
+        return "made"
+
+    making = asyncio.create_task(_made(make, undo))
+    await asyncio.sleep(0)
+    making.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await making
+    may_make.set()
+    await asyncio.wait_for(undone.wait(), 20)

@@ -56,7 +56,7 @@ async def test_headers_tell_what_the_cache_did(start: Start) -> None:
         assert response.headers["Server-Timing"] == (
             "queue;dur=1.5, restore;dur=20.0, prefill;dur=300.0"
         )
-        assert response.headers["X-Dovecote-Cache"] == "hit; tokens=1856"
+        assert response.headers["X-Dovecote-Cache"] == "hit; tokens=1856; source=shared"
     service.engine.script.cached_tokens = 0
     async with service.post() as response:
         assert response.headers["X-Dovecote-Cache"] == "miss"

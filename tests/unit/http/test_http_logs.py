@@ -13,6 +13,7 @@ import structlog
 from structlog.contextvars import bound_contextvars, merge_contextvars
 from structlog.testing import capture_logs
 
+from dovecote_engine.errors import BadRequest
 from dovecote_http import log_json_lines
 from tests.unit.http.scripted_engine import Script
 
@@ -68,6 +69,7 @@ def lines() -> Iterator[io.StringIO]:
     handlers, level = root.handlers, root.level
     stream = io.StringIO()
     log_json_lines(stream)
+    structlog.configure(cache_logger_on_first_use=False)  # or modules keep it after the test
     yield stream
     structlog.reset_defaults()
     root.handlers, root.level = handlers, level
@@ -94,3 +96,40 @@ def test_tracebacks_hold_no_variables(lines: io.StringIO) -> None:
     (line,) = lines.getvalue().splitlines()
     assert json.loads(line)["exception"][0]["exc_type"] == "ValueError"
     assert "secret" not in line
+
+
+async def test_no_line_holds_a_word_of_a_conversation(start: Start, lines: io.StringIO) -> None:
+    """Whatever happens to it: answered, streamed, refused, failed, crashed, malformed, unknown."""
+    service = await start(Script(texts=("secret-answer",)))
+    script, tokenizer = service.engine.script, service.engine.model.tokenizer
+    body = {
+        "messages": [{"role": "user", "content": "secret-prompt"}],
+        "user": "secret-name",
+        "cache_salt": "secret-salt",
+    }
+    wrong: tuple[object, ...] = (
+        {**body, "model": "secret-model"},
+        {**body, "stop": ["secret-stop"] * 9},
+        {"messages": "secret-text"},
+        ["secret-list"],
+    )
+    for sent in (body, {**body, "stream": True}, *wrong):
+        async with service.post(sent) as response:
+            await response.read()
+    script.refusal = BadRequest("No.", "messages")
+    async with service.post(body) as response:
+        assert response.status == 400
+    script.refusal, script.fails_after = None, 0
+    async with service.post({**body, "stream": True}) as response:
+        await response.read()
+    tokenizer.error = ZeroDivisionError("a defect")
+    async with service.post(body) as response:
+        assert response.status == 500
+    tokenizer.error, script.crashes_after = None, 0
+    async with service.post(body) as response:
+        assert response.status == 500
+    async with service.session.get("/v1/agents/secret-name?secret-query") as response:
+        assert response.status in (404, 503)
+    logged = [json.loads(line) for line in lines.getvalue().splitlines()]
+    assert {line["event"] for line in logged} >= {"request", "request_failed", "engine_failed"}
+    assert "secret-" not in lines.getvalue()

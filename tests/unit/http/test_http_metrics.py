@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.unit.http.scripted_engine import Pool, Script
+from tests.unit.http.lives import held
+from tests.unit.http.scripted_engine import Counters, Pool, Script
 
 if TYPE_CHECKING:
     from tests.unit.http.conftest import Service, Start
@@ -97,8 +99,55 @@ async def test_rows_and_queue_are_told(start: Start) -> None:
 async def test_metrics_outlive_the_engine(start: Start) -> None:
     """Without an engine the counters are still there, and engine_up is 0."""
     service = await start(Script(crashes_after=0))
+    service.bridge._factory, go = held(service.bridge._factory)
     async with service.post():
         pass
     found = await samples(service)
+    go.set()
     assert found["dovecote_engine_up", ()] == 0
     assert ("dovecote_running_rows", ()) not in found
+    labels = (("route", "/chat/completions"), ("status", "500"))
+    assert found["dovecote_http_requests_total", labels] == 1
+
+
+async def test_hits_misses_and_times_are_told(start: Start) -> None:
+    """Cached tokens by whose they are, prompts not found by reason, and each span of a start."""
+    service = await start(Script(cached_tokens=7, own_tokens=4, missed="diverged"))
+    for _ in range(2):
+        async with service.post():
+            pass
+    found = await samples(service)
+    assert found["dovecote_hit_tokens_total", (("source", "own"),)] == 8
+    assert found["dovecote_hit_tokens_total", (("source", "shared"),)] == 6
+    misses = {
+        reason: found["dovecote_prompt_misses_total", (("reason", reason),)]
+        for reason in ("new", "diverged", "evicted")
+    }
+    assert misses == {"new": 0, "diverged": 2, "evicted": 0}
+    for name, span_s in (("queue", 0.0015), ("restore", 0.02), ("prefill", 0.3)):
+        assert found[f"dovecote_{name}_seconds_count", ()] == 2
+        assert found[f"dovecote_{name}_seconds_sum", ()] == pytest.approx(2 * span_s)
+    for outcome in ("done", "rolled_back", "failed"):
+        assert found["dovecote_model_swaps_total", (("outcome", outcome),)] == 0
+
+
+async def test_every_counter_of_the_engine_is_told(service: Service) -> None:
+    """Each under a name of its own: steps, batch size, encoding time, errors."""
+    values = [
+        value for (name, _), value in (await samples(service)).items() if "_bucket" not in name
+    ]
+    assert {float(value) for value in asdict(Counters()).values()} <= {*values}
+
+
+async def test_labels_are_few(service: Service) -> None:
+    """Nothing that a client makes up becomes a label: agents, models, ids, salts."""
+    body = {
+        "messages": [{"role": "user", "content": "my-text"}],
+        "user": "my-agent",
+        "cache_salt": "my-salt",
+    }
+    for fields in (body, {**body, "model": "my-model"}):
+        async with service.post(fields, X_Request_ID="my-id"):
+            pass
+    async with service.session.get("/metrics") as response:
+        assert "my-" not in await response.text()

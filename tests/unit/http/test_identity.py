@@ -8,8 +8,20 @@ from dovecote_http.bodies import ChatBody, Message
 from dovecote_http.errors import ApiError
 from dovecote_http.identity import find_agent
 
-HEADERS = {"X-Agent-ID": "h1", "X-Session-Id": "h2", "x-session-affinity": "h3"}
-FIELDS = {"session_id": "b1", "prompt_cache_key": "b2", "user": "b3"}
+CLIENT_HEADERS = (
+    "X-Session-Id",
+    "x-session-affinity",
+    "thread-id",
+    "thread_id",
+    "session-id",
+    "session_id",
+    "X-Claude-Code-Session-Id",
+    "x-opencode-session",
+    "X-OpenWebUI-Chat-Id",
+    "x-grok-conv-id",
+)
+HEADERS = {name: f"of {name}" for name in ("X-Agent-ID", *CLIENT_HEADERS)}
+FIELDS = {"session_id": "b1", "prompt_cache_key": "b2", "user": "b3", "safety_identifier": "b4"}
 
 
 def body(**fields: str) -> ChatBody:
@@ -18,19 +30,17 @@ def body(**fields: str) -> ChatBody:
 
 def test_sources_have_a_fixed_order() -> None:
     """The more a source names an agent, the earlier it is asked."""
-    headers, fields, found = dict(HEADERS), dict(FIELDS), []
-    for source in (
-        "X-Agent-ID",
-        "session_id",
-        "X-Session-Id",
-        "x-session-affinity",
-        "prompt_cache_key",
-        "user",
-    ):
-        found.append(find_agent(headers, body(**fields)))
-        headers.pop(source, None)
-        fields.pop(source, None)
-    assert found == ["h1", "b1", "h2", "h3", "b2", "b3"]
+    headers, fields = dict(HEADERS), dict(FIELDS)
+    order = [
+        (headers, "X-Agent-ID"),
+        (fields, "session_id"),
+        *((headers, name) for name in CLIENT_HEADERS),
+        (fields, "prompt_cache_key"),
+        (fields, "user"),
+        (fields, "safety_identifier"),
+    ]
+    for named, source in order:
+        assert find_agent(headers, body(**fields)) == named.pop(source)
     assert find_agent(headers, body(**fields)) is None
 
 

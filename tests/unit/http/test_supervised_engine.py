@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 from tiny_engine import build, cached_tokens, drive, greedy, open_pool, reference
 
-from dovecote_engine.request import Failed, Finished, TokenEvent
+from dovecote_cache import Pool, PoolBroken
+from dovecote_engine.request import Failed, Finished, Started, TokenEvent
 from dovecote_http import EngineBridge, EngineStopped
 from tests.unit.http.lives import settled
 
@@ -31,6 +33,75 @@ def _break(engine: Engine, after: int) -> None:
         return run(plan)
 
     engine._runner.run = run_or_raise  # type: ignore[method-assign]
+
+
+async def test_a_pool_found_broken_while_idle_takes_its_engine_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check of the idle moment after work fails: another engine opens the pool file anew."""
+    made: list[Engine] = []
+
+    def factory() -> Engine:
+        made.append(build(pool=open_pool(tmp_path / "pool")))
+        return made[-1]
+
+    bridge = EngineBridge(factory)
+    await bridge.start()
+    check, broken = Pool.check, iter((PoolBroken(None),))
+
+    def check_or_break(pool: Pool) -> None:
+        if (error := next(broken, None)) is not None:
+            raise error
+        check(pool)
+
+    monkeypatch.setattr(Pool, "check", check_or_break)
+    tokens, _ = await _answer(bridge, greedy("first", PROMPT, 5))
+    async with asyncio.timeout(20):
+        while len(made) < 2:
+            await asyncio.sleep(0.005)
+    await settled(bridge)
+    assert bridge.health.state == "up"
+    again, finished = await _answer(bridge, greedy("again", PROMPT, 5))
+    assert again == tokens == reference(PROMPT, 5)
+    assert isinstance(finished, Finished)
+    assert finished.usage.cached_tokens == len(PROMPT) - 1
+    await bridge.stop()
+
+
+@pytest.mark.parametrize("events_read", (0, 3))
+async def test_a_client_that_leaves_gives_everything_back(events_read: int) -> None:
+    """Whether it leaves the queue or a running answer: no row, lease or promise is left, and its
+    next try finds what was computed.
+    """
+    made: list[Engine] = []
+
+    def factory() -> Engine:
+        made.append(build(max_rows=1))
+        return made[-1]
+
+    bridge = EngineBridge(factory)
+    await bridge.start()
+    before = _held(made[0])
+    async with await bridge.submit(greedy("left", PROMPT, 400)) as events:
+        while events_read and isinstance(await events.get(), Started | TokenEvent):
+            events_read -= 1
+    async with asyncio.timeout(20):
+        while _held(made[0]) != before:
+            await asyncio.sleep(0.005)
+    after = made[0].status.pool
+    assert after.cached + after.free == after.frames
+    tokens, finished = await _answer(bridge, greedy("again", PROMPT, 5))
+    assert tokens == reference(PROMPT, 5)
+    assert isinstance(finished, Finished)
+    assert finished.usage.cached_tokens == min(len(PROMPT) - 1, after.tokens)
+    await bridge.stop()
+
+
+def _held(engine: Engine) -> tuple[int, ...]:
+    """What requests hold: rows, places in the queue, leases and frames. No instant's snapshot."""
+    status = engine.status
+    pool = status.pool
+    return (status.running, status.waiting, pool.leases, pool.leased, pool.promised)
 
 
 async def _answer(bridge: EngineBridge, request: Request) -> tuple[list[int], Finished | Failed]:

@@ -23,7 +23,12 @@ PLAIN = (1.0, 0.0)  # alpha and beta
 ROW_MAJOR, NO_TRANSPOSE, TRANSPOSE = 101, 111, 112
 KERNELS = (b"avx2", b"avx512", b"openblas")
 # Inputs, then inner lengths (below, at and past a vector), then outputs (odd, less than a tile).
-SHAPES = [(m, k, n) for m in range(1, 10) for k in (1, 7, 16, 63, 64, 576) for n in (1, 3, 4, 577)]
+SHAPES = [
+    (m, k, n)
+    for m in (*range(1, 10), 12, 50, 103)
+    for k in (1, 7, 16, 63, 64, 576)
+    for n in (1, 3, 4, 577)
+]
 
 
 def shim() -> Any:
@@ -93,6 +98,23 @@ def kernels_agree_with_numpy() -> None:
             wide_x, wide_w = np.hstack([0.5 * x, 2 * c[:, :n]]), np.hstack([w, np.eye(n)])
             assert error(out[:, :n], wide_x, wide_w) < 1e-5, (name, m, k, n)
             assert np.array_equal(out[:, n:], c[:, n:]), (name, m, k, n)
+
+
+def rows_change_no_bit() -> None:
+    """Our own kernels give a row the same numbers alone and among any others."""
+    library = shim()
+    rng = np.random.default_rng(5)
+    for name, most in ((b"avx2", 12), (b"avx512", 150)):
+        if library.dovecote_blas_override(name) != 0:
+            continue
+        for k, n in ((64, 3), (577, 130), (1536, 576)):
+            x, w, want = some(rng, most, k), some(rng, n, k), np.zeros((most, n), np.float32)
+            for row in range(most):
+                linear(library, x[row : row + 1], w, want[row : row + 1], PLAIN)
+            for rows in (2, 7, 8, 9, 12, 47, 48, 49, 55, 150):
+                out = np.zeros((min(rows, most), n), np.float32)
+                linear(library, x[: len(out)], w, out, PLAIN)
+                assert np.array_equal(out, want[: len(out)]), (name, k, n, rows)
 
 
 def beta_zero_does_not_read() -> None:

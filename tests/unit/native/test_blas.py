@@ -13,6 +13,7 @@ CASES = Path(__file__).with_name("blas_cases.py")
 NAMES = (
     "mlx_agrees_with_numpy",
     "kernels_agree_with_numpy",
+    "rows_change_no_bit",
     "beta_zero_does_not_read",
     "threads_share_the_crew",
     "a_forked_child_starts_anew",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dovecote_cache.archive import Archive, Manifest, write_archive
 from dovecote_cache.book import Agent, AgentBook
-from dovecote_cache.budget import Budget, BudgetReport, Tally, keep_budget
+from dovecote_cache.budget import Budget, BudgetReport, Tally, keep_budget, make_room
 from dovecote_cache.chain import KEY_BYTES, Chain, ChainStats
 from dovecote_cache.directory import CacheDirectory
 from dovecote_cache.errors import (
@@ -36,7 +36,7 @@ from dovecote_cache.geometry import CodecName, DTypeName, Geometry, LayerShape
 from dovecote_cache.lease import Lease
 from dovecote_cache.opening import PoolOpening
 from dovecote_cache.planes import RowPlanes
-from dovecote_cache.pool import Pool, PoolStats
+from dovecote_cache.pool import Pool, PoolStats, Verified
 from dovecote_cache.weights import digest_weights
 
 __all__ = [
@@ -80,8 +80,10 @@ __all__ = [
     "PoolUnreadable",
     "RowPlanes",
     "Tally",
+    "Verified",
     "digest_weights",
     "fingerprint",
     "keep_budget",
+    "make_room",
     "write_archive",
 ]

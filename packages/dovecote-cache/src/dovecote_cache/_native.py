@@ -59,6 +59,7 @@ _DTYPES: Final[Mapping[DTypeName, int]] = {
     "bfloat16": _lib.DOVECOTE_BFLOAT16,
 }
 _KEY_BYTES: Final = 16
+_FRAMES_MAX: Final = 2**32 - 1
 
 
 # ---- pool
@@ -102,6 +103,19 @@ def flush_pool(pool: PoolHandle, path: Path | None) -> None:
     _check(_lib.dovecote_pool_flush(pool), path, _lib.dovecote_pool_errno(pool))
 
 
+def held_mark(pool: PoolHandle) -> int:
+    """A point in the order in which short blocks came into memory."""
+    return int(_lib.dovecote_pool_held_mark(pool))
+
+
+def flush_held(pool: PoolHandle, path: Path | None, mark: int, limit: int) -> int:
+    """Write short blocks from before the mark; how many remain. Raises: PoolIOError."""
+    left = _ffi.new("uint32_t *")
+    status = _lib.dovecote_pool_flush_held(pool, mark, limit, left)
+    _check(status, path, _lib.dovecote_pool_errno(pool))
+    return int(left[0])
+
+
 def sync_pool(pool: PoolHandle, path: Path | None) -> None:
     """Flush and wait. Raises: PoolIOError."""
     _check(_lib.dovecote_pool_sync(pool), path, _lib.dovecote_pool_errno(pool))
@@ -110,6 +124,18 @@ def sync_pool(pool: PoolHandle, path: Path | None) -> None:
 def check_pool(pool: PoolHandle, path: Path | None) -> None:
     """Verify P4 and the pool's links. Raises: PoolBroken."""
     _check(_lib.dovecote_pool_check(pool), path)
+
+
+def verify_pool(pool: PoolHandle, first_frame: int, frames: int) -> tuple[int, int, int]:
+    """Read and check sealed frames; those checked, those dropped, the next one.
+
+    Raises: ValueError, MemoryError.
+    """
+    if not 0 <= first_frame <= _FRAMES_MAX or frames < 0:
+        raise ValueError(f"there are no frames [{first_frame}, {first_frame + frames})")
+    out = _ffi.new("dovecote_verified *")
+    _check(_lib.dovecote_pool_verify(pool, first_frame, min(frames, _FRAMES_MAX), out))
+    return int(out.checked), int(out.damaged), int(out.next_frame)
 
 
 def adopt_pool(target: PoolHandle, source: PoolHandle, path: Path | None) -> int:
@@ -138,6 +164,20 @@ def look_at_chain(pool: PoolHandle, chain: Chain, shared_blocks: int) -> dict[st
     out = _ffi.new("dovecote_chain_stats *")
     _check(_lib.dovecote_chain_look(pool, _chain_array(chain), shared_blocks, out))
     return {name: int(getattr(out, name)) for name in dir(out)}
+
+
+def look_at_chains(pool: PoolHandle, chains: Sequence[Chain]) -> list[tuple[int, ...]]:
+    """The fields of `dovecote_chain_stats` for each chain, in the struct's order.
+
+    Raises: ValueError.
+    """
+    array: Any = _chain_array(*chains)
+    out = _ffi.new("dovecote_chain_stats[]", len(chains))
+    for i in range(len(chains)):
+        _check(_lib.dovecote_chain_look(pool, array + i, 0, out + i))
+    return [
+        (one.tokens, one.blocks, one.own_blocks, one.pinned_blocks, one.superseded) for one in out
+    ]
 
 
 def drop_chain(pool: PoolHandle, chain: Chain, shared_blocks: int) -> int:

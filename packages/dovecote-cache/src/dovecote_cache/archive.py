@@ -41,6 +41,7 @@ import numpy as np
 
 from dovecote_cache import _native
 from dovecote_cache.errors import ArchiveMismatch, ArchiveUnusable
+from dovecote_cache.lease import root_of
 from dovecote_cache.private import private_replacement
 
 if TYPE_CHECKING:
@@ -169,13 +170,16 @@ class Archive:
         for _ in self._blocks():
             go_on()
 
-    def copy_into(self, lease: Lease, go_on: Callable[[], None]) -> Chain:
+    def copy_into(
+        self, lease: Lease, go_on: Callable[[], None], salt: bytes | None = None
+    ) -> Chain:
         """Seal the blocks under the lease, which was promised frames for all `tokens`.
 
+        Under the salt, or without one (None) under the root that the archive names.
         Blocks that the pool has already are shared. `go_on` is called before each block and may
         raise. Raises: PoolExhausted, PoolIOError, ArchiveUnusable, OSError.
         """
-        lease.begin_under(self._header.root)
+        lease.begin_under(self._header.root if salt is None else root_of(salt))
         for tokens, payload in self._blocks():
             go_on()
             lease.write(tokens, payload)
@@ -218,7 +222,7 @@ class Archive:
             raise self._unusable("the manifest is damaged")
         try:
             return _manifest(json.loads(text))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise self._unusable("the manifest makes no sense") from error
 
     def _blocks(self) -> Iterator[Block]:

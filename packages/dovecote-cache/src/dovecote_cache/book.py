@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Agent", "AgentBook"]
 
-_SCHEMA_VERSION: Final = 2
+_SCHEMA_VERSION: Final = 3
 _MAX_NAME_CHARACTERS: Final = 256
+# What the log keeps of the disk after it was written into the book: SQLite's own checkpoints come
+# after as much, and a log that once was longer would stay so.
+_JOURNAL_BYTES: Final = 4 << 20
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS agents (
     name        TEXT NOT NULL,
@@ -44,11 +47,18 @@ CREATE TABLE IF NOT EXISTS agents (
     PRIMARY KEY (name, model)
 ) STRICT, WITHOUT ROWID;
 """
-_INDEX: Final = """
-CREATE INDEX IF NOT EXISTS agents_with_ttl ON agents (model) WHERE ttl_s IS NOT NULL;
+# One agent's neighbours, those that end where it goes on, and the few that are pinned or expire are
+# found without reading the others. The key before the last one is a hash of all before it.
+_INDEXES: Final = """
+DROP INDEX IF EXISTS agents_with_ttl; -- of version 2
+CREATE INDEX IF NOT EXISTS agents_expiring ON agents (model, last_used + ttl_s)
+    WHERE ttl_s IS NOT NULL;
+CREATE INDEX IF NOT EXISTS agents_pinned ON agents (model, pinned_at) WHERE pinned_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS agents_by_keys ON agents (model, keys);
+CREATE INDEX IF NOT EXISTS agents_by_parent ON agents (model, substr(keys, -32, 16));
 """
-# Version 1 kept only the key of a chain's last block: it names no chain of more than one, and the
-# agent's next turn puts that right.
+# Version 2 had fewer indexes. Version 1 kept only the key of a chain's last block, which names no
+# chain of more than one; the agent's next turn puts that right.
 _FROM_VERSION_1: Final = """
 ALTER TABLE agents RENAME COLUMN tip TO keys;
 ALTER TABLE agents ADD COLUMN uses INTEGER NOT NULL DEFAULT 1;
@@ -69,6 +79,13 @@ ON CONFLICT (name, model) DO UPDATE SET
     uses = uses + 1, hit_tokens = hit_tokens + excluded.hit_tokens
 """
 _SELECT: Final = f"SELECT {_COLUMNS} FROM agents"  # noqa: S608 - constants
+_NEXT: Final = f"{_SELECT} WHERE model = ?1 AND keys >= ?2 AND name <> ?3 ORDER BY keys LIMIT 1"
+_PREVIOUS: Final = (
+    f"{_SELECT} WHERE model = ?1 AND keys <= ?2 AND name <> ?3 ORDER BY keys DESC LIMIT 1"
+)
+_UNDER: Final = f"{_SELECT} WHERE model = ? AND substr(keys, -32, 16) = ?"
+_EXPIRED: Final = f"{_SELECT} WHERE model = ? AND ttl_s IS NOT NULL AND last_used + ttl_s <= ?"
+_PINNED: Final = f"{_SELECT} WHERE model = ? AND pinned_at IS NOT NULL ORDER BY pinned_at"
 _ONE: Final = "WHERE name = ? AND model = ?"
 _DELETE: Final = f"DELETE FROM agents {_ONE} RETURNING {_COLUMNS}"  # noqa: S608 - constants
 _CHANGE: Final = {
@@ -216,15 +233,30 @@ class AgentBook:
             found = _agents(connection.execute(f"{_SELECT} {_ONE}", (name, model)))
         return found[0] if found else None
 
+    def neighbours(self, agent: Agent) -> Agents:
+        """One or two other agents of the model, or none: those next to it in the order of keys.
+
+        No other chain begins with more of this agent's keys than one of them.
+        """
+        parameters = (agent.model, agent.chain.keys, agent.name)
+        with self._open() as connection:
+            found = [_agents(connection.execute(query, parameters)) for query in (_NEXT, _PREVIOUS)]
+        return [agent for agents in found for agent in agents]
+
+    def ending_under(self, model: str, key: bytes) -> Agents:
+        """The agents whose chain has one block after the block of that key; one in all for b""."""
+        with self._open() as connection:
+            return _agents(connection.execute(_UNDER, (model, key)))
+
+    def pinned(self, model: str) -> Agents:
+        """The pinned agents of the model, those first that were pinned first."""
+        with self._open() as connection:
+            return _agents(connection.execute(_PINNED, (model,)))
+
     def expired(self, model: str, now: float) -> Agents:
         """The agents of the model whose time is over, still in the book."""
         with self._open() as connection:
-            return _agents(
-                connection.execute(
-                    f"{_SELECT} WHERE model = ? AND ttl_s IS NOT NULL AND last_used + ttl_s <= ?",
-                    (model, now),
-                )
-            )
+            return _agents(connection.execute(_EXPIRED, (model, now)))
 
     def close(self) -> None:
         """Write the log into the book and close it. A second close does nothing."""
@@ -236,12 +268,10 @@ class AgentBook:
     def list(self, model: str | None = None) -> Agents:
         """All agents, or those of one model, the most recently used first."""
         with self._open() as connection:
-            return _agents(
-                connection.execute(
-                    f"{_SELECT} WHERE ?1 IS NULL OR model = ?1 ORDER BY last_used DESC, name",
-                    (model,),
-                )
-            )
+            query = f"{_SELECT} WHERE ?1 IS NULL OR model = ?1"
+            agents = _agents(connection.execute(query, (model,)))
+        # Not by SQLite, which would move the keys of all agents through its sorter.
+        return sorted(agents, key=lambda agent: (-agent.last_used, agent.name))
 
     def __enter__(self) -> Self:
         return self
@@ -345,10 +375,11 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise BookUnusable(path, f"version {version} is later than {_SCHEMA_VERSION}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}")
     if version < _SCHEMA_VERSION:
-        steps = _FROM_VERSION_1 if version == 1 else _SCHEMA
+        steps = {0: _SCHEMA, 1: _FROM_VERSION_1}.get(version, "")
         connection.executescript(
-            f"BEGIN IMMEDIATE; {steps} {_INDEX} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"
+            f"BEGIN IMMEDIATE; {steps} {_INDEXES} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"
         )
 
 

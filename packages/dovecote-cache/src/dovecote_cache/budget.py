@@ -1,11 +1,10 @@
 """What the cache directory may take of the disk, and what goes when that is too little (P6).
 
-Everything below the directory counts, whoever put it there. Where the pool does not fit beside the
-rest, files go in this order, only as many as need be:
+Everything below the directory counts, whoever put it there. What a crash left half made goes. Where
+the pool does not fit beside the rest, files go in this order, only as many as need be:
 
-    1  what a crash left half made
-    2  pool files that this version cannot read
-    3  pools of other models, codecs and block sizes, the longest unused first
+    1  pool files that this version cannot read
+    2  pools of other models, codecs and block sizes, the longest unused first
 
 Never a file that another process has locked, never a foreign one, never the pool in use. If the
 pool still does not fit it becomes smaller, and keeps what fits; where not even the least fits,
@@ -35,7 +34,15 @@ if TYPE_CHECKING:
     from dovecote_cache.directory import CacheDirectory
     from dovecote_cache.survey import FileKind, StoredFile
 
-__all__ = ["Budget", "BudgetPlan", "BudgetReport", "Tally", "keep_budget", "plan_budget"]
+__all__ = [
+    "Budget",
+    "BudgetPlan",
+    "BudgetReport",
+    "Tally",
+    "keep_budget",
+    "make_room",
+    "plan_budget",
+]
 
 # The order of removal.
 _RANK: Final[Mapping[FileKind, int]] = {"leftover": 0, "unreadable": 1, "other_pool": 2}
@@ -83,10 +90,14 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class BudgetReport:
-    """What `keep_budget` found and did, by kind of file, for the caller's log."""
+    """What `keep_budget` found and did, by kind of file, for the caller's log.
+
+    `beside_bytes` is what is left beside the pool.
+    """
 
     total_bytes: int
     pool_bytes: int
+    beside_bytes: int
     found: Mapping[str, Tally]
     removed: Mapping[str, Tally]
 
@@ -98,7 +109,7 @@ def plan_budget(files: Sequence[StoredFile], budget: Budget) -> BudgetPlan:
     removable = [file for file in files if file.kind in _RANK]
     remove = []
     for file in sorted(removable, key=lambda file: (_RANK[file.kind], file.used, file.path)):
-        if rest + budget.pool_bytes <= total:
+        if file.kind != "leftover" and rest + budget.pool_bytes <= total:
             break
         remove.append(file)
         rest -= file.bytes
@@ -111,6 +122,19 @@ def keep_budget(directory: CacheDirectory, pool_path: Path, budget: Budget) -> B
 
     Raises: BudgetTooSmall if the least that a pool can do with does not fit; OSError.
     """
+    report = make_room(directory, pool_path, budget)
+    if report.pool_bytes < budget.least_bytes:
+        raise BudgetTooSmall(
+            directory.path, report.total_bytes, report.beside_bytes, budget.least_bytes
+        )
+    return report
+
+
+def make_room(directory: CacheDirectory, pool_path: Path, budget: Budget) -> BudgetReport:
+    """As `keep_budget`, without a least: the report's pool may be smaller than nothing.
+
+    For a pool that is open, too: then it tells whether there is still room for it. Raises: OSError.
+    """
     files = survey(directory, pool_path)
     found, removed = _tally(files), []
     while (plan := plan_budget(files, budget)).remove:
@@ -120,11 +144,8 @@ def keep_budget(directory: CacheDirectory, pool_path: Path, budget: Budget) -> B
             removed.append(file)
         else:
             files.append(replace(file, kind="kept"))
-    total = budget.total(files)
-    if plan.pool_bytes < budget.least_bytes:
-        rest = sum(file.bytes for file in _beside_pool(files))
-        raise BudgetTooSmall(directory.path, total, rest, budget.least_bytes)
-    return BudgetReport(total, plan.pool_bytes, found, _tally(removed))
+    beside = sum(file.bytes for file in _beside_pool(files))
+    return BudgetReport(budget.total(files), plan.pool_bytes, beside, found, _tally(removed))
 
 
 def _beside_pool(files: Iterable[StoredFile]) -> Iterable[StoredFile]:

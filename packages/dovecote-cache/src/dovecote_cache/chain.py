@@ -52,3 +52,7 @@ class ChainStats:
     own_blocks: int
     pinned_blocks: int
     superseded: int = 0
+
+    def own_beyond(self, shared_blocks: int) -> int:
+        """`own_blocks` if the first `shared_blocks` of the chain are somebody else's, too."""
+        return max(0, min(self.own_blocks, self.blocks - self.superseded - shared_blocks))

@@ -7,6 +7,7 @@ where the bytes lie, neither in the slab nor in the pool.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Final, Literal
 
 from dovecote_cache import _native
@@ -30,16 +31,21 @@ _ALIGNMENT: Final = 64
 class LayerShape:
     """One layer's K `[kv_heads, T, k_dim]` and V `[kv_heads, T, v_dim]`.
 
-    Raises: ValueError if a number is less than 1.
+    `window`: how many positions a token attends to, its own included; 0 for all. A frame holds a
+    windowed layer as any other; only of the dense K and V less has to be there.
+    Raises: ValueError if a number is less than 1, or the window than 0.
     """
 
     kv_heads: int
     k_dim: int
     v_dim: int
+    window: int = 0
 
     def __post_init__(self) -> None:
         if min(self.kv_heads, self.k_dim, self.v_dim) < 1:
             raise ValueError(f"heads and dims must be positive: {self}")
+        if self.window < 0:
+            raise ValueError(f"a window cannot be negative: {self}")
 
     @property
     def elements_per_token(self) -> int:
@@ -74,8 +80,16 @@ class Geometry:
 
     @property
     def dense_bytes_per_token(self) -> int:
-        """Bytes that one token takes in the slab, all layers together."""
+        """Bytes of one token's dense K and V, all layers together."""
         return self.element_bytes * sum(layer.elements_per_token for layer in self.layers)
+
+    @property
+    def runs(self) -> tuple[tuple[int, int, int], ...]:
+        """Layers [start, end) that have one window, and that window; in order, all layers."""
+        starts = [0]
+        for _, run in groupby(layer.window for layer in self.layers):
+            starts.append(starts[-1] + len(list(run)))
+        return tuple((start, end, self.layers[start].window) for start, end in pairwise(starts))
 
     def blocks(self, tokens: int) -> int:
         """Blocks that `tokens` tokens touch, the short one at the end included."""

@@ -59,3 +59,9 @@ class SharedHandle(Generic[T]):
             if self._handle is not None:
                 destroy(self._handle)
                 self._handle = None
+                self._idle.notify_all()
+
+    def wait_closed(self, timeout_s: float) -> bool:
+        """Wait until it is closed, or for so long; whether it is."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self._handle is None, timeout_s)

@@ -36,6 +36,11 @@ __all__ = ["Lease"]
 _ROOT_BYTES = 16
 
 
+def root_of(salt: bytes) -> bytes:
+    """What chains under that salt hang on, 16 bytes; zeros for the empty one."""
+    return blake2b(salt, digest_size=_ROOT_BYTES).digest() if salt else bytes(_ROOT_BYTES)
+
+
 class Lease:
     """Made by `Pool.lease`. One thread at a time; released by `release` or the end of `with`."""
 
@@ -55,8 +60,7 @@ class Lease:
         At most once, before anything is sealed. Chains under different salts never share; the
         empty salt is the common one. Raises: ValueError, LeaseClosed.
         """
-        root = blake2b(salt, digest_size=_ROOT_BYTES).digest() if salt else None
-        return _native.match_lease(self._open, root, tokens)
+        return _native.match_lease(self._open, root_of(salt) if salt else None, tokens)
 
     def prefetch(self) -> None:
         """Ask the operating system to read the pinned frames ahead; return at once."""
@@ -65,14 +69,44 @@ class Lease:
     def decode(self, planes: RowPlanes, start_block: int, end_block: int) -> int:
         """Write the matched blocks [start_block, end_block) of all layers into their positions.
 
+        Of windowed layers only the blocks from `resume_block` on, each layer as far as its own
+        window reaches: nobody will attend to what is before.
         Returns the tokens that the lease still covers: fewer than before if a block turned out to
-        be damaged, which drops it and all after it; positions from there on are of no use.
+        be damaged, which drops it and all after it; positions from there on are of no use, and
+        windowed layers are to be decoded again from what is then the `resume_block`.
         Raises: ValueError if the planes have another geometry or too little capacity, and nothing
         was written; LeaseClosed.
         """
-        array = planes.writable(self._geometry)
-        layers = (0, len(self._geometry.layers))
-        return _native.decode_lease(self._open, (start_block, end_block), layers, array)
+        tokens, size = self.tokens, self._geometry.block_tokens
+        for first, last, window in self._geometry.runs:
+            start = max(start_block, self._first_block(window))
+            for begin, end in planes.laps(start * size, max(start, end_block) * size):
+                array = planes.writable(self._geometry, begin, (first, last))
+                blocks = (begin // size, end // size)
+                valid = _native.decode_lease(self._open, blocks, (first, last), array)
+                if valid < tokens:
+                    return valid
+        return tokens
+
+    @property
+    def resume_block(self) -> int:
+        """The first block that a windowed layer needs of the matched ones; their number if no layer
+        has a window. It moves when a damaged block ends the chain sooner.
+        """
+        blocks = self._geometry.blocks(self.tokens)
+        windows = {window for _, _, window in self._geometry.runs if window}
+        return min([blocks, *map(self._first_block, windows)])
+
+    def _first_block(self, window: int) -> int:
+        """The first matched block that a layer of that window needs.
+
+        The next token attends to the last `window - 1` positions; the tail is sealed once more.
+        """
+        if not window:
+            return 0
+        return max(0, min(self.tokens - window + 1, self.whole_tokens)) // (
+            self._geometry.block_tokens
+        )
 
     def seal(self, tokens: npt.NDArray[np.uint32], planes: RowPlanes) -> int:
         """Keep the whole blocks of `tokens`, the ids from position `whole_tokens` on.
@@ -83,13 +117,21 @@ class Lease:
         Raises: PoolExhausted if the promise is used up; PoolIOError if writing failed, or another
         lease found this chain damaged; ValueError, LeaseClosed. What was sealed before stays.
         """
-        array = planes.readable(self._geometry)
-        return _native.seal_lease(self._open, self._pool, tokens, array)
+        first, sealed = self.whole_tokens, 0
+        for start, end in planes.laps(first, first + len(tokens)):
+            array = planes.readable(self._geometry, start)
+            piece = tokens[start - first : end - first]
+            sealed = _native.seal_lease(self._open, self._pool, piece, array)
+        return sealed
 
     def seal_short(self, tokens: npt.NDArray[np.uint32], planes: RowPlanes) -> int:
         """As `seal`, and keep the rest as a short block. The chain ends: nothing more is sealed."""
-        array = planes.readable(self._geometry)
-        return _native.seal_lease_short(self._open, self._pool, tokens, array)
+        first = self.whole_tokens
+        *laps, (start, _) = planes.laps(first, first + len(tokens))
+        if laps:
+            self.seal(tokens[: start - first], planes)
+        array = planes.readable(self._geometry, start)
+        return _native.seal_lease_short(self._open, self._pool, tokens[start - first :], array)
 
     def begin_under(self, root: bytes) -> None:
         """Instead of `match`: seal under that `root`, without looking for what is there.

@@ -5,6 +5,11 @@
       row 1 |-- head 0 --|-- head 1 --| ...      <- a plane begins here for row 1;
                                                     one head_stride from head to head
 
+A ring of n positions holds position p at p modulo n, so that a windowed layer takes no more than
+its window needs. A lap is the positions [k * n, (k + 1) * n) of a ring: during it, position p lies
+p - k * n places behind the plane's beginning, which C is told as a plane that begins k * n places
+earlier. Rings are whole blocks long, so that every block lies in one lap.
+
 An MLX array whose memory is exported is copied as a whole at its next update, so the exports live
 no longer than the `with` block. Does not know MLX: anything with the buffer protocol will do.
 """
@@ -17,7 +22,7 @@ from dovecote_cache import _native
 from dovecote_cache.errors import PlanesClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -39,7 +44,8 @@ _DIMENSIONS = 4
 class RowPlanes:
     """Row `row` of the L key and L value buffers. Usable inside `with` only, on one thread.
 
-    Raises: ValueError if keys and values differ in number.
+    `rings`: for each layer the positions of its ring, 0 if it is none; without it there are none.
+    Raises: ValueError if keys, values and rings differ in number.
     """
 
     __slots__ = (
@@ -48,14 +54,22 @@ class RowPlanes:
         "_exports",
         "_geometry",
         "_planes",
+        "_rings",
         "_row",
         "_shapes",
         "_views",
     )
 
-    def __init__(self, keys: Sequence[SlabBuffer], values: Sequence[SlabBuffer], row: int) -> None:
-        pairs = zip(keys, values, strict=True)
-        self._buffers = [buffer for pair in pairs for buffer in pair]
+    def __init__(
+        self,
+        keys: Sequence[SlabBuffer],
+        values: Sequence[SlabBuffer],
+        row: int,
+        rings: Sequence[int] = (),
+    ) -> None:
+        self._rings = tuple(rings) or (0,) * len(keys)
+        layers = zip(keys, values, self._rings, strict=True)
+        self._buffers = [buffer for key, value, _ in layers for buffer in (key, value)]
         self._row = row
         self._views: list[memoryview] = []
         self._exports: list[Export] = []
@@ -83,9 +97,22 @@ class RowPlanes:
     ) -> None:
         self._drop()
 
-    def readable(self, geometry: Geometry) -> PlaneArray:
-        """K then V of every layer, for C to read; valid until the `with` block ends.
+    def laps(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """The pieces of positions [start, end) in which no ring begins anew; one if it is empty."""
+        rings = [ring for ring in self._rings if ring]
+        while True:
+            stop = min([end, *((start // ring + 1) * ring for ring in rings)])
+            yield start, stop
+            if stop >= end:
+                return
+            start = stop
 
+    def readable(
+        self, geometry: Geometry, start: int = 0, layers: tuple[int, int] | None = None
+    ) -> PlaneArray:
+        """K then V of every layer, or of the layers [first, last) alone, for C to read.
+
+        Good for the positions of the lap that `start` is in, and until the `with` block ends.
         Raises: PlanesClosed; ValueError if the buffers do not have that geometry.
         """
         if self._array is None:
@@ -93,13 +120,30 @@ class RowPlanes:
         if self._geometry is not geometry:
             self._check(geometry)
             self._geometry = geometry
-        return self._array
+        first, last = layers or (0, len(self._rings))
+        if (first, last) == (0, len(self._rings)) and not any(self._rings):
+            return self._array
+        return _native.plane_array(
+            [plane for layer in range(first, last) for plane in self._in_lap(layer, start)]
+        )
 
-    def writable(self, geometry: Geometry) -> PlaneArray:
+    def writable(
+        self, geometry: Geometry, start: int = 0, layers: tuple[int, int] | None = None
+    ) -> PlaneArray:
         """As `readable`, for C to write. Raises: ValueError if a buffer is read-only, too."""
         if any(view.readonly for view in self._views):
             raise ValueError("a buffer of the slab is read-only")
-        return self.readable(geometry)
+        return self.readable(geometry, start, layers)
+
+    def _in_lap(self, layer: int, position: int) -> Iterator[tuple[int, int, int]]:
+        """The layer's two planes as if their first place were position 0."""
+        ring = self._rings[layer]
+        behind = position // ring * ring if ring else 0
+        sides = slice(2 * layer, 2 * layer + 2)
+        for (address, stride, capacity), (_, dim), view in zip(
+            self._planes[sides], self._shapes[sides], self._views[sides], strict=True
+        ):
+            yield address - behind * dim * view.itemsize, stride, capacity + behind
 
     def _hold(self, view: memoryview) -> None:
         self._views.append(view)
@@ -126,6 +170,8 @@ class RowPlanes:
             )
         if any(view.itemsize != geometry.element_bytes for view in self._views):
             raise ValueError(f"the planes do not hold {geometry.dtype}")
+        if any(ring % geometry.block_tokens for ring in self._rings):
+            raise ValueError(f"a ring of {self._rings} is not whole blocks long")
 
     def _drop(self) -> None:
         self._array = None

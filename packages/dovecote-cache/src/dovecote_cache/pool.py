@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dovecote_cache.chain import Chain
     from dovecote_cache.geometry import CodecName, Geometry
 
-__all__ = ["Pool", "PoolStats"]
+__all__ = ["Pool", "PoolStats", "Verified"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,22 @@ class PoolStats:
         return self.cached + self.free - self.promised
 
 
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What `Pool.verify` found: frames whose payload was read, those of them that were damaged.
+
+    `next_frame` is where the next slice begins; it is `Pool.frames` after the last one.
+    """
+
+    checked: int
+    damaged: int
+    next_frame: int
+
+
 class Pool:
     """Equal frames in one file, locked against other processes. Any thread may use it.
 
-    Every method but `close` raises PoolClosed once the pool is closed.
+    Every method but `close` and `wait_closed` raises PoolClosed once the pool is closed.
     """
 
     __slots__ = ("_frame_bytes", "_frames", "_handle", "_opened", "_path", "_spec")
@@ -133,6 +145,14 @@ class Pool:
         with self._handle.borrowed() as pool:
             return ChainStats(**_native.look_at_chain(pool, chain, shared_blocks))
 
+    def look_all(self, chains: Sequence[Chain]) -> list[ChainStats]:
+        """As `look` at each of the chains, in order, as if nothing of them were somebody else's.
+
+        Raises: ValueError.
+        """
+        with self._handle.borrowed() as pool:
+            return [ChainStats(*found) for found in _native.look_at_chains(pool, chains)]
+
     def drop(self, chain: Chain, shared_blocks: int = 0) -> int:
         """Free the chain's own blocks; their number.
 
@@ -161,6 +181,19 @@ class Pool:
         with self._handle.borrowed() as pool:
             _native.check_pool(pool, self._path)
 
+    def verify(self, first_frame: int, frames: int) -> Verified:
+        """Read the sealed frames among [first_frame, first_frame + frames), check their payload.
+
+        A damaged or unreadable one is freed with all that hangs on it, and counted in `stats` as a
+        miss (P1). Takes no lease and does not count as use: requests go on meanwhile, so call it
+        on a thread of its own, in slices that take as long as a `close` may wait (a frame is
+        `frame_bytes` of the disk). Short blocks that are in memory only are left out. To go
+        through a pool, begin at 0 and go on at `next_frame` until it is `Pool.frames`.
+        Raises: ValueError if first_frame is negative or past `Pool.frames`; MemoryError.
+        """
+        with self._handle.borrowed() as pool:
+            return Verified(*_native.verify_pool(pool, first_frame, frames))
+
     def flush(self) -> None:
         """Write what only memory knows: short blocks, recency. A kill then costs nothing.
 
@@ -168,6 +201,20 @@ class Pool:
         """
         with self._handle.borrowed() as pool:
             _native.flush_pool(pool, self._path)
+
+    def held_mark(self) -> int:
+        """A point in the order in which short blocks came into memory, for `flush_held`: now."""
+        with self._handle.borrowed() as pool:
+            return _native.held_mark(pool)
+
+    def flush_held(self, mark: int, limit: int) -> int:
+        """Write at most `limit` of the short blocks in memory since before `mark`, oldest first.
+
+        Those that a lease has pinned stay: the lease is about to replace them. Returns how many
+        others remain. Does not wait for the disk. Raises: PoolIOError.
+        """
+        with self._handle.borrowed() as pool:
+            return _native.flush_held(pool, self._path, mark, limit)
 
     def sync(self) -> None:
         """Flush, and wait until everything is on disk. Raises: PoolIOError."""
@@ -180,6 +227,10 @@ class Pool:
         A second close does nothing. Raises: PoolInUse if leases are open; the pool stays open.
         """
         self._handle.close(_native.close_pool)
+
+    def wait_closed(self, timeout_s: float) -> bool:
+        """Wait until another thread closes the pool, or for so long; whether it is closed."""
+        return self._handle.wait_closed(timeout_s)
 
     @property
     def geometry(self) -> Geometry:

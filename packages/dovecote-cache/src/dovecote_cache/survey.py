@@ -3,7 +3,7 @@
     kind        what it is                                              may be removed
     ------------------------------------------------------------------------------------
     pool        the pool in use                                         no
-    leftover    a pool or a model half made, left by a crash            yes
+    leftover    a pool, a model or digests half made, left by a crash   yes
     unreadable  a pool file of another format, or with a damaged header yes
     other_pool  a sound pool of another model, codec or block size      yes
     model       a converted model                                       no
@@ -20,6 +20,7 @@ import os
 import re
 import stat
 import struct
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -48,6 +49,8 @@ _MAGIC: Final = b"DOVECOTE"
 _HEAD: Final = struct.Struct("<8sIII")
 _FILE_BYTES: Final = struct.Struct("<Q")
 _HEADER_MAX: Final = 4 * 4096
+# Digests are written in a moment, without a lock: what is that old nobody is writing any more.
+_ABANDONED_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def survey(directory: CacheDirectory, pool_path: Path) -> list[StoredFile]:
     found: dict[Path, StoredFile] = {}
     for path, status in _regular_files(directory.path):
         unit = _unit(directory, path)
-        kind = "pool" if path == pool_path else _kind(directory, path, status.st_size)
+        kind = "pool" if path == pool_path else _kind(directory, path, status)
         before = found.get(unit, StoredFile(unit, kind, 0, 0.0))
         found[unit] = StoredFile(
             unit, kind, before.bytes + status.st_size, max(before.used, status.st_mtime)
@@ -98,16 +101,21 @@ def _unit(directory: CacheDirectory, path: Path) -> Path:
     return path
 
 
-def _kind(directory: CacheDirectory, path: Path, size: int) -> FileKind:
+def _kind(directory: CacheDirectory, path: Path, status: os.stat_result) -> FileKind:
     parts = path.relative_to(directory.path).parts
     if len(parts) == 1:
-        is_own = parts[0].startswith((AGENTS, DIGESTS, f".{DIGESTS}."))
-        return "own" if is_own else "foreign"
+        return _kind_of_own_file(parts[0], status.st_mtime)
     if parts[0] == directory.models.name:
         return _kind_of_model_file(parts[1:])
     if parts[0] == directory.pools.name and len(parts) == 2:
-        return _kind_of_pool_file(path, size)
+        return _kind_of_pool_file(path, status.st_size)
     return "foreign"
+
+
+def _kind_of_own_file(name: str, written: float) -> FileKind:
+    if name.startswith(f".{DIGESTS}."):
+        return "leftover" if time.time() - written > _ABANDONED_S else "own"
+    return "own" if name.startswith((AGENTS, DIGESTS)) else "foreign"
 
 
 def _kind_of_model_file(parts: tuple[str, ...]) -> FileKind:

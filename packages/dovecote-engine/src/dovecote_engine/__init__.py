@@ -28,11 +28,13 @@ from dovecote_engine.errors import (
 )
 from dovecote_engine.options import EngineOptions
 from dovecote_engine.request import (
+    AnswerForm,
     ChoiceFinished,
     Event,
     Failed,
     Finished,
     FinishReason,
+    JsonSchema,
     RankedToken,
     Request,
     Sampling,
@@ -40,14 +42,16 @@ from dovecote_engine.request import (
     Timing,
     TokenEvent,
     TokenLogprobs,
+    Tool,
+    ToolCallDelta,
     Usage,
 )
 
 if TYPE_CHECKING:
     from dovecote_engine.agents import Agents
     from dovecote_engine.counters import Counters
-    from dovecote_engine.engine import Engine, EngineStatus
-    from dovecote_engine.loader import LoadedModel, load_model
+    from dovecote_engine.engine import Engine, EngineStatus, leave_thread
+    from dovecote_engine.loader import LoadedModel, load_model, model_name
     from dovecote_engine.served import ServedModel
     from dovecote_engine.tokenizer import ChatTokenizer
 
@@ -58,6 +62,7 @@ __all__ = [
     "AgentExists",
     "AgentView",
     "Agents",
+    "AnswerForm",
     "BadArchive",
     "BadRequest",
     "ChatTokenizer",
@@ -73,6 +78,7 @@ __all__ = [
     "Failed",
     "FinishReason",
     "Finished",
+    "JsonSchema",
     "LoadedModel",
     "ModelError",
     "NothingCached",
@@ -87,9 +93,13 @@ __all__ = [
     "Timing",
     "TokenEvent",
     "TokenLogprobs",
+    "Tool",
+    "ToolCallDelta",
     "UnknownAgent",
     "Usage",
+    "leave_thread",
     "load_model",
+    "model_name",
 ]
 
 _MODULE_OF = {
@@ -98,9 +108,11 @@ _MODULE_OF = {
     "Counters": "counters",
     "Engine": "engine",
     "EngineStatus": "engine",
+    "leave_thread": "engine",
     "LoadedModel": "loader",
     "ServedModel": "served",
     "load_model": "loader",
+    "model_name": "loader",
 }
 
 

@@ -22,6 +22,7 @@ from dovecote_cache import PoolExhausted
 from dovecote_engine import bounds
 from dovecote_engine.drain_rate import DrainRate
 from dovecote_engine.errors import BadRequest, ContextExceeded, Draining, Overloaded
+from dovecote_engine.reading import AS_IT_COMES
 from dovecote_engine.sequence import Extent, Sequence
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from dovecote_cache import Lease, Pool
     from dovecote_engine.options import EngineOptions
+    from dovecote_engine.reading import Reading
     from dovecote_engine.request import Request
     from dovecote_engine.sequence import Phase
 
@@ -46,12 +48,14 @@ class Limits:
 
     `token_characters`: no token stands for more characters of a prompt; 0 if that is not known.
     `fits`: whether so many rows of so many tokens could ever run together.
+    `is_cached`: whether the pool keeps what it computes; if not, leases hold nothing.
     """
 
     vocabulary: int
     context_tokens: int
     token_characters: int = 0
     fits: Callable[[int, int], bool] = _without_limit
+    is_cached: bool = True
 
 
 class Admission:
@@ -105,13 +109,14 @@ class Admission:
         with self._change:
             self._check_door()
             self._check_queue(1)
+            self._check_pool(1 if self._limits.is_cached else 0)
         if self._limits.token_characters:
             least = -(-characters // self._limits.token_characters)
             if least >= self._limits.context_tokens:
                 raise ContextExceeded(self._limits.context_tokens, least)
 
-    def submit(self, request: Request) -> None:
-        """Queues the request with its frames reserved.
+    def submit(self, request: Request, reading: Reading = AS_IT_COMES) -> None:
+        """Queues the request with its frames reserved. `reading`: how its answer is to be read.
 
         Raises: BadRequest, ContextExceeded, Draining, Overloaded; nothing is reserved then.
         """
@@ -123,6 +128,7 @@ class Admission:
             self._check_queue(len(request.prompt))
             lease, *spares = self._reserve(extent.planned_tokens, request.choices)
             sequence = Sequence(request, lease, extent, self._clock(), spares)
+            sequence.reading = reading
             if not self._live:
                 self._rate.begin()
             self._waiting.append(sequence)
@@ -238,6 +244,13 @@ class Admission:
         if self._waiting and self._waiting_tokens + tokens > self._options.max_waiting_tokens:
             raise Overloaded("Too many prompt tokens are waiting.", self.retry_after_s)
 
+    def _check_pool(self, frames: int) -> None:
+        """A request that is alone may have all of it."""
+        stats = self._pool.stats()
+        in_use = stats.leased + stats.promised
+        if in_use and in_use + frames > self._options.pool_limit * stats.frames:
+            raise Overloaded("The cache is in use.", self.retry_after_s)
+
     def _extent(self, request: Request) -> Extent:
         """Validates the request and says how long it may get."""
         bounds.check(request, self._limits.vocabulary)
@@ -270,11 +283,9 @@ class Admission:
 
         What comes after the end of such a lease is computed and not kept.
         """
-        frames = min(self._pool.geometry.blocks(tokens), self._pool.frames // choices)
-        stats = self._pool.stats()
-        in_use = stats.leased + stats.promised
-        if in_use and in_use + frames * choices > self._options.pool_limit * stats.frames:
-            raise Overloaded("The cache is in use.", self.retry_after_s)
+        blocks = self._pool.geometry.blocks(tokens) if self._limits.is_cached else 0
+        frames = min(blocks, self._pool.frames // choices)
+        self._check_pool(frames * choices)
         leases: list[Lease] = []
         try:
             for _ in range(choices):

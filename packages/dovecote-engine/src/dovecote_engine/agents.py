@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 import time
 from contextlib import contextmanager, suppress
-from itertools import pairwise
 from threading import Condition, RLock
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,7 @@ from dovecote_cache import (
     Archive,
     ArchiveMismatch,
     ArchiveUnusable,
+    Chain,
     Manifest,
     NameTaken,
     PoolExhausted,
@@ -48,16 +48,22 @@ from dovecote_engine.errors import (
     PinsExhausted,
     UnknownAgent,
 )
+from dovecote_engine.forecast import Forecast, forecast
+from dovecote_engine.origin import NEW, Origin, origin_of
+from dovecote_engine.runs import Run, runs_of
+from dovecote_engine.sharing import shared_blocks, shared_blocks_of_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from dovecote_cache import AgentBook, Chain, Pool
+    from dovecote_cache import AgentBook, ChainStats, Pool
     from dovecote_engine.agent import AgentChanges
 
 Rows = list[Agent]
 Views = list[AgentView]
+Runs = list[Run]
+Found = list["ChainStats"]
 
 _MAX_NAME_CHARACTERS = 256
 _RETRY_S = 5.0
@@ -93,8 +99,16 @@ class Agents:
         """All agents, the most recently used first."""
         self.expire()
         agents = self._all()
-        shared = self._shared_blocks(agents)
-        return [self._view(agent, shared[agent.name]) for agent in agents]
+        return self._views(agents, self._look_all(agents))
+
+    def survey(self) -> tuple[Views, Runs]:
+        """All agents as `list` has them, and which of them share which cached blocks."""
+        self.expire()
+        agents = self._all()
+        found = self._look_all(agents)
+        cached = map(_cached, agents, found)
+        names = (agent.name for agent in agents)
+        return self._views(agents, found), runs_of(zip(names, cached, strict=True))
 
     def get(self, name: str) -> AgentView:
         """One agent. Raises: UnknownAgent."""
@@ -157,6 +171,24 @@ class Agents:
                 self._forget(name)
         return len(idle)
 
+    def origin(self, name: str, prompt: Chain, found_tokens: int, most_tokens: int) -> Origin:
+        """Where what was found of a prompt came from, see `origin_of`. Raises: CacheError."""
+        known = None if self._book is None else self._book.find(name, self._model_id)
+        if known is None:
+            return NEW
+        return origin_of(known.chain, prompt, found_tokens, most_tokens, self._pool)
+
+    def forecast(self, name: str | None, prompt: tuple[int, ...], salt: bytes) -> Forecast:
+        """What a prompt of that agent would find, see `forecast`; nothing is computed.
+
+        Raises: Overloaded if running requests need all of the pool; Draining.
+        """
+        with self._work(), _room():
+            agent = None
+            if name is not None and self._book is not None:
+                agent = self._book.find(name, self._model_id)
+            return forecast(self._pool, prompt, salt, None if agent is None else agent.chain)
+
     def note_turn(self, name: str, chain: Chain, hit_tokens: int) -> None:
         """The agent is at the chain's end now. Raises: CacheError."""
         if self._book is None:
@@ -171,25 +203,30 @@ class Agents:
 
     # ---- taking along
 
-    def export(self, name: str, path: Path) -> int:
+    def export(self, name: str, path: Path, shown_name: str | None = None) -> int:
         """Writes the agent with what is cached of its chain to `path` (0600, all or nothing).
 
-        Returns its tokens. Raises: UnknownAgent; NothingCached; Overloaded if running requests need
-        all of the pool; Draining if the engine closes meanwhile; OSError.
+        The archive calls it by `shown_name`, if that is given. Returns its tokens.
+        Raises: UnknownAgent; NothingCached; Overloaded if running requests need all of the pool;
+        Draining if the engine closes meanwhile; OSError.
         """
         with self._work():
             agent = self._known(name)
             pinned = agent.pinned_at is not None
-            manifest = Manifest(name, agent.model, agent.created, pinned, agent.ttl_s)
+            manifest = Manifest(shown_name or name, agent.model, agent.created, pinned, agent.ttl_s)
             tokens = self._write_archive(path, agent.chain, manifest)
             if not tokens:
                 path.unlink()
                 raise NothingCached(name)
             return tokens
 
-    def import_(self, path: Path, name: str | None = None) -> AgentView:
-        """Brings an archive's agent in, under its own name or another.
+    def import_(
+        self, path: Path, name: str | None = None, scope: str = "", salt: bytes | None = None
+    ) -> AgentView:
+        """Brings an archive's agent in, under its own name or another, behind `scope`.
 
+        Its chain hangs where it was, or under `salt`: who may not write to the chains of others
+        has to be given one.
         The whole file is verified first; the agent is listed once all of its blocks are there. What
         it says about K and V is believed: import only what you would run. If pins are used up it
         comes without its pin. Raises: BadArchive; AgentExists, AgentBusy or BadRequest for its
@@ -197,12 +234,12 @@ class Agents:
         """
         with self._work(), self._named(), _room(), _sound_archive(), Archive(path) as archive:
             archive.verify(self._pool, self._check_open)
-            chosen = archive.manifest.name if name is None else name
+            chosen = scope + (archive.manifest.name if name is None else name)
             _check_name(chosen)
             self._check_idle(chosen)
             self._check_free(chosen)
             with self._pool.lease(archive.tokens) as lease:
-                chain = archive.copy_into(lease, self._check_open)
+                chain = archive.copy_into(lease, self._check_open, salt)
                 return self._add_imported(chosen, chain, archive.manifest)
 
     def close(self) -> None:
@@ -245,32 +282,17 @@ class Agents:
 
     def _look(self, name: str) -> AgentView:
         agent = self._known(name)
-        return self._view(agent, self._shared_blocks(self._all())[name])
+        shared = shared_blocks(agent, self._open_book(), self._pool)
+        return self._view(agent, self._pool.look(agent.chain), shared)
 
-    def _shared_blocks(self, agents: Rows) -> dict[str, int]:
-        """By name, how many blocks of the chain's beginning are another one's, too.
+    def _look_all(self, agents: Rows) -> Found:
+        return self._pool.look_all([agent.chain for agent in agents])
 
-        Sorted by keys, the chain that has most in common with another is one of its neighbours. A
-        chain may also end inside the block with which another one goes on: that block is both's.
-        """
-        shared = dict.fromkeys((agent.name for agent in agents), 0)
-        for one, other in pairwise(sorted(agents, key=lambda agent: agent.chain.keys)):
-            common = one.chain.blocks_in_common(other.chain)
-            shared[one.name] = max(shared[one.name], common)
-            shared[other.name] = max(shared[other.name], common)
-        ends = {
-            agent.chain.keys[:-KEY_BYTES]
-            for agent in agents
-            if self._pool.look(agent.chain).superseded
-        }
-        for agent in agents:
-            common = shared[agent.name]
-            if common < agent.chain.blocks and agent.chain.keys[: common * KEY_BYTES] in ends:
-                shared[agent.name] += 1
-        return shared
+    def _views(self, agents: Rows, found: Found) -> Views:
+        shared = shared_blocks_of_all(agents, found)
+        return [self._view(*seen) for seen in zip(agents, found, shared, strict=True)]
 
-    def _view(self, agent: Agent, shared_blocks: int) -> AgentView:
-        found = self._pool.look(agent.chain, shared_blocks)
+    def _view(self, agent: Agent, found: ChainStats, shared_blocks: int) -> AgentView:
         frame_bytes = self._pool.frame_bytes
         return AgentView(
             name=agent.name,
@@ -278,7 +300,7 @@ class Agents:
             tokens=agent.tokens,
             cached_tokens=found.tokens,
             bytes=found.blocks * frame_bytes,
-            own_bytes=found.own_blocks * frame_bytes,
+            own_bytes=found.own_beyond(shared_blocks) * frame_bytes,
             pinned_bytes=found.pinned_blocks * frame_bytes,
             created=agent.created,
             last_used=agent.last_used,
@@ -292,7 +314,7 @@ class Agents:
         )
 
     def _forget(self, name: str) -> int:
-        shared = self._shared_blocks(self._all())[name]
+        shared = shared_blocks(self._known(name), self._open_book(), self._pool)
         agent = self._open_book().delete(name, self._model_id)
         if agent.pinned_at is not None:
             self._apply_pins()
@@ -312,8 +334,7 @@ class Agents:
 
     def _all_pinned(self) -> Rows:
         """Those who were pinned first come first: growth of a later one takes nothing from them."""
-        pinned = [(agent.pinned_at, agent) for agent in self._all() if agent.pinned_at is not None]
-        return [agent for _, agent in sorted(pinned, key=lambda entry: entry[0])]
+        return [] if self._book is None else self._book.pinned(self._model_id)
 
     def _apply_pins(self) -> None:
         pinned = self._all_pinned()
@@ -373,6 +394,12 @@ class Agents:
             raise UnknownAgent(error.name) from error
         except NameTaken as error:
             raise AgentExists(error.name) from error
+
+
+def _cached(agent: Agent, found: ChainStats) -> Chain:
+    """What is left of the chain, without a longer last block that is somebody else's."""
+    blocks = found.blocks - found.superseded
+    return Chain(agent.chain.keys[: blocks * KEY_BYTES], found.tokens)
 
 
 def _begins(chain: Chain, start: Chain) -> bool:

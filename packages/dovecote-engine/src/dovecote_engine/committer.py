@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from dovecote_engine.keeper import Keeper
     from dovecote_engine.plan import Outcome, Plan, PrefillChunk, Prefilled, Restored, RestoreSlice
     from dovecote_engine.request import Event, FinishReason
+    from dovecote_engine.rows import Rows
     from dovecote_engine.sampler import Sampled
     from dovecote_engine.scheduler import RowChange, Scheduler
     from dovecote_engine.sequence import Sequence
     from dovecote_engine.served import Loaded
-    from dovecote_engine.slab import Slab
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Parts:
     loaded: Loaded
     admission: Admission
     scheduler: Scheduler
-    slab: Slab
+    rows: Rows
     keeper: Keeper
     counters: Counters
 
@@ -65,7 +65,7 @@ class Committer:
         self._eos_ids = parts.loaded.eos_ids
         self._admission = parts.admission
         self._scheduler = parts.scheduler
-        self._slab = parts.slab
+        self._rows = parts.rows
         self._keeper = parts.keeper
         self._counters = parts.counters
         self._clock = clock
@@ -90,7 +90,7 @@ class Committer:
     def _restored(self, part: RestoreSlice, restored: Restored | Fault) -> Iterable[Event]:
         if isinstance(restored, Fault):
             return self._fail(part.sequence, restored)
-        block_tokens = self._slab.block_tokens
+        block_tokens = self._rows.block_tokens
         part.sequence.restored(
             restored.valid_tokens, part.end_block, block_tokens, restored.seconds
         )
@@ -113,13 +113,14 @@ class Committer:
         self._apply(self._scheduler.promote(leader))
         for follower in leader.family[1:]:
             self._apply(self._scheduler.promote(follower))
-            self._slab.move_row(leader.row, follower.row, leader.length)
+            self._rows.move_row(leader.row, follower.row, leader.length)
             follower.take_over(leader)
+        origin, timing = self._keeper.origin(leader), leader.timing(self._clock())
         events: list[Event] = [
-            Started(leader.id, leader.matched, leader.timing(self._clock())),
+            Started(leader.id, leader.matched, timing, origin.own_tokens, origin.missed),
         ]
         for sequence, token in zip(leader.family, sampled, strict=True):
-            stream = isolated(self._tokenizer.text_stream)
+            stream = isolated(self._tokenizer.text_stream, sequence.reading.shown_ids)
             if isinstance(stream, Fault):
                 return [*events, *self._fail(sequence, stream)]
             sequence.begin_text(stream)
@@ -145,7 +146,15 @@ class Committer:
         if isinstance(piece, Fault):
             return self._fail(sequence, piece)
         choice = sequence.choice
-        event = TokenEvent(sequence.id, sampled.token, piece.text, choice, piece.logprobs)
+        event = TokenEvent(
+            sequence.id,
+            sampled.token,
+            piece.text,
+            choice,
+            piece.logprobs,
+            piece.reasoning,
+            piece.tool_calls,
+        )
         if piece.is_stopped:
             return (event, *self._end(sequence, "stop"))
         if reason is None and self._scheduler.can_grow(sequence):
@@ -164,16 +173,26 @@ class Committer:
             return self._fail(sequence, rest)
         if rest.is_stopped and reason == "length":
             reason = "stop"
+        if reason == "stop" and sequence.has_calls:
+            reason = "tool_calls"
+        self._remember(sequence)
         self._keeper.close(sequence)
         self._leave(sequence)
         name, choice = sequence.id, sequence.choice
+        shown = (rest.logprobs, rest.reasoning, rest.tool_calls, sequence.stopped_by)
         if not sequence.is_last:
-            return (ChoiceFinished(name, choice, reason, rest.text, rest.logprobs),)
+            return (ChoiceFinished(name, choice, reason, rest.text, *shown),)
         if reason == "cancelled":
             self._counters.cancelled += 1
         else:
             self._counters.finished += 1
-        return (Finished(name, reason, rest.text, sequence.usage, choice, rest.logprobs),)
+        return (Finished(name, reason, rest.text, sequence.usage, choice, *shown),)
+
+    def _remember(self, sequence: Sequence) -> None:
+        """Only what a client may send back: a cancelled answer may be, as far as it was shown."""
+        turn = sequence.turn(self._eos_ids) if sequence.request.form.is_chat else None
+        if turn is not None:
+            isolated(self._tokenizer.remember, turn, sequence.request.salt)
 
     def _fail(self, sequence: Sequence, fault: Fault) -> Iterable[Event]:
         """Ends the request with all its choices.
@@ -190,7 +209,7 @@ class Committer:
 
     def _drop(self, sequence: Sequence) -> None:
         if sequence.row != NO_ROW:
-            self._slab.clear_row(sequence.row)
+            self._rows.clear_row(sequence.row)
         sequence.release()
         self._leave(sequence)
 
@@ -213,14 +232,14 @@ class Committer:
         if change is None:
             return
         if change.kind == "swap":
-            self._slab.swap_rows(change.source, change.target, change.tokens)
+            self._rows.swap_rows(change.source, change.target, change.tokens)
         else:
-            self._slab.move_row(change.source, change.target, change.tokens)
+            self._rows.move_row(change.source, change.target, change.tokens)
 
     def _abandon(self, plan: Plan, fault: Fault) -> list[Event]:
         self._counters.slab_losses += 1
         lost = self._scheduler.clear()
-        self._slab.reset()
+        self._rows.reset()
         events: list[Event] = []
         for sequence in lost:
             if not sequence.is_cancelled:

@@ -26,8 +26,11 @@ import mlx.core as mx
 
 from dovecote_engine.errors import ModelError
 from dovecote_engine.gguf import llama_config, llama_shape, llama_weights, read_tensors
+from dovecote_engine.gguf_gemma3 import gemma3_config, gemma3_weights
 from dovecote_engine.gguf_header import read_header
+from dovecote_engine.gguf_readable import readable
 from dovecote_engine.gguf_tokenizer import gguf_tokenizer, tokenizer_settings
+from dovecote_engine.gguf_values import vocabulary_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["convert_gguf"]
 
 # Part of the directory's name: raise it when the same file would be converted differently.
-_CONVERTER: Final = b"1"
+_CONVERTER: Final = b"2"
 _PARTIAL: Final = ".partial-"
 _LOCK: Final = ".lock"
 # What of the file goes into its digest from each end. The head holds the metadata, the tail holds
@@ -90,19 +93,26 @@ def _publish(path: Path, target: Path, progress: Progress) -> None:
 
 
 def _write_model(path: Path, header: GgufHeader, folder: Path, progress: Progress) -> None:
-    shape = llama_shape(header)
+    is_gemma = header.metadata.get("general.architecture") == "gemma3"
+    if not is_gemma:
+        llama_shape(header)
     tokenizer = gguf_tokenizer(header.metadata)
     settings, ends = tokenizer_settings(header.metadata)
-    if tokenizer.get_vocab_size() > shape.vocabulary:
+    if tokenizer.get_vocab_size() > vocabulary_of(header):
         message = f"{path} has more tokens than rows in its embedding"
         raise ModelError(message)
-    tensors = read_tensors(path)
-    weights = llama_weights(tensors, shape)
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_json(folder / "tokenizer_config.json", settings)
     _write_json(folder / "generation_config.json", {"eos_token_id": ends})
-    _write_json(folder / "config.json", llama_config(header, tensors))
-    _write_weights(folder, weights, progress)
+    with readable(path, header, folder) as file:
+        tensors = read_tensors(file)
+        if is_gemma:
+            config, weights = gemma3_config(header, tensors), gemma3_weights(header, tensors)
+        else:
+            config = llama_config(header, tensors)
+            weights = llama_weights(tensors, llama_shape(header))
+        _write_json(folder / "config.json", config)
+        _write_weights(folder, weights, progress)
 
 
 def _write_weights(folder: Path, weights: Mapping[str, mx.array], progress: Progress) -> None:

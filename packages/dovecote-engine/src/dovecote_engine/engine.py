@@ -13,26 +13,31 @@ Does not know HTTP, files or configuration.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dovecote_cache import CacheError
+import mlx.core as mx
+
+from dovecote_cache import CacheError, PoolBroken
+from dovecote_engine import heap
 from dovecote_engine.admission import Admission, Limits
 from dovecote_engine.agents import Agents
 from dovecote_engine.committer import Committer, Parts
 from dovecote_engine.counters import Counters
-from dovecote_engine.keeper import Keeper
 from dovecote_engine.options import EngineOptions
+from dovecote_engine.reading import RequestReader
 from dovecote_engine.runner import Runner
 from dovecote_engine.scheduler import Scheduler
 from dovecote_engine.served import ServedModel
-from dovecote_engine.slab import Slab
+from dovecote_engine.settling import Settling
+from dovecote_engine.works import assemble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dovecote_cache import AgentBook, Pool, PoolStats
+    from dovecote_cache import AgentBook, Pool, PoolStats, Verified
     from dovecote_engine.request import Event, Request
     from dovecote_engine.sequence import Phase
     from dovecote_engine.served import Loaded
@@ -61,6 +66,19 @@ class EngineStatus:
     last_step_s: float
     counters: Counters
     pool: PoolStats
+    uncached: str = ""
+    """Why the model's K and V are not kept; empty if they are."""
+
+
+def leave_thread() -> None:
+    """Ends MLX's streams in a thread that was the engine's own: `close` does, and whoever fails
+    before there is an engine to close.
+
+    MLX 0.32 aborts at the process's end, about every second time, if a thread that used it has
+    ended with its streams. Afterwards a thread cannot use MLX any more, so the main one is spared.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        mx.clear_streams()
 
 
 class Engine:
@@ -80,21 +98,33 @@ class Engine:
         self._is_closed = False
         self._checked_at_step = self._flushed_at_step = 0
         self._flush_s = options.flush_seconds
+        self._slab_idle_s, self._slab_idle_bytes = (
+            options.slab_idle_seconds,
+            options.slab_idle_bytes,
+        )
+        self._settling = Settling(pool, options.flush_seconds, clock)
         self._counters = Counters()
         self._last_step_s = clock()
-        self._slab = Slab(loaded.geometry, options.slab_bytes)
-        self._runner = Runner(loaded.model, self._slab)
-        context_tokens = min(loaded.context_tokens, self._slab.row_limit_tokens)
-        self.model = ServedModel(loaded.id, loaded.created, context_tokens, loaded.tokenizer)
-        characters = loaded.tokenizer.token_characters
-        fits = self._slab.can_reserve
-        limits = Limits(self._runner.vocabulary, context_tokens, characters, fits)
+        works = assemble(loaded, options)
+        self._rows, self._runner = works.rows, Runner(works.forward, works.rows)
+        context_tokens = min(loaded.context_tokens, self._rows.row_limit_tokens)
+        self.model = ServedModel(
+            loaded.id, loaded.created, context_tokens, loaded.tokenizer, loaded.uncached
+        )
+        self._reader = RequestReader(loaded.tokenizer)
+        limits = Limits(
+            works.forward.vocabulary,
+            context_tokens,
+            loaded.tokenizer.token_characters,
+            self._rows.can_reserve,
+            is_cached=not loaded.uncached,
+        )
         self._admission = Admission(pool, options, limits, clock)
-        self._scheduler = Scheduler(self._admission, self._slab, options, clock)
+        self._scheduler = Scheduler(self._admission, self._rows, options, clock)
         self.agents = Agents(pool, book, loaded.id, self._admission.is_busy, options.pin_limit)
         self._expired_at_s = clock()
-        keeper = Keeper(self._slab, self.agents, self._counters)
-        parts = Parts(loaded, self._admission, self._scheduler, self._slab, keeper, self._counters)
+        keeper = works.keeper(self.agents, self._counters)
+        parts = Parts(loaded, self._admission, self._scheduler, self._rows, keeper, self._counters)
         self._committer = Committer(parts, clock)
 
     def screen(self, characters: int) -> None:
@@ -110,7 +140,7 @@ class Engine:
 
         Raises: BadRequest, ContextExceeded, Overloaded, Draining; nothing is reserved then.
         """
-        self._admission.submit(request)
+        self._admission.submit(request, self._reader.read(request))
 
     def cancel(self, request_id: str) -> Phase | None:
         """Ends the request soon, with Finished(reason="cancelled"); a second call does nothing.
@@ -124,6 +154,18 @@ class Engine:
         """Refuses new requests from now on; those let in go on. Any thread."""
         self._admission.drain()
 
+    def check_pool(self) -> bool:
+        """Whether the pool's invariants hold, as far as its index knows. Any thread."""
+        try:
+            self._pool.check()
+        except PoolBroken:
+            return False
+        return True
+
+    def verify_pool(self, first_frame: int, frames: int) -> Verified:
+        """Reads and checks the payload of frames, see `Pool.verify`. Not on the engine thread."""
+        return self._pool.verify(first_frame, frames)
+
     def wake(self) -> None:
         """Ends the current `wait`, or the next one. Any thread."""
         self._admission.wake()
@@ -131,25 +173,28 @@ class Engine:
     @property
     def status(self) -> EngineStatus:
         """What the engine is doing. Any thread."""
+        # Before the rows: who is given one in between is counted twice and never overlooked.
+        waiting = self._admission.waiting
         return EngineStatus(
             running=len(self._scheduler.rows),
-            waiting=self._admission.waiting,
+            waiting=waiting,
             waiting_tokens=self._admission.waiting_tokens,
             draining=self._admission.is_draining,
-            rows=self._slab.rows,
-            capacity_tokens=self._slab.capacity,
-            slab_bytes=self._slab.bytes,
+            rows=self._rows.rows,
+            capacity_tokens=self._rows.capacity,
+            slab_bytes=self._rows.bytes,
             last_step_s=self._last_step_s,
             counters=replace(self._counters),
             pool=self._pool.stats(),
+            uncached=self.model.uncached,
         )
 
     def wait(self, timeout_s: float) -> bool:
         """Waits until there is something to do; whether there is. Engine thread.
 
-        Uses the first idle moment after work to check the pool, and a longer one to write what a
-        kill would cost. Raises: PoolBroken, which nothing
-        but a bug can cause: better no service than wrong tokens.
+        Uses the first idle moment after work to check the pool, a longer one to write what a kill
+        would cost, and one longer still to give a large slab's memory back.
+        Raises: PoolBroken, which nothing but a bug can cause: better no service than wrong tokens.
         """
         self._expire_agents()
         if self._scheduler.rows or self._admission.wait(timeout_s):
@@ -157,8 +202,12 @@ class Engine:
         if self._checked_at_step != self._counters.steps:
             self._checked_at_step = self._counters.steps
             self._pool.check()
-        if self._clock() - self._last_step_s >= self._flush_s:
+        idle_s = self._clock() - self._last_step_s
+        if idle_s >= self._flush_s:
             self._flush()
+        if idle_s >= self._slab_idle_s and self._rows.bytes > self._slab_idle_bytes:
+            self._rows.reset()
+            heap.trim()
         return False
 
     def step(self) -> list[Event]:
@@ -166,10 +215,14 @@ class Engine:
         plan = self._scheduler.plan()
         began = time.perf_counter()
         outcome = self._runner.run(plan)
-        self._scheduler.note(outcome, plan, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        self._scheduler.note(outcome, plan, seconds)
+        if plan.decode:
+            self._counters.note_decode(len(plan.decode), seconds)
         events = self._committer.commit(plan, outcome)
         self._counters.steps += 1
         self._last_step_s = self._clock()
+        self._settling.go_on()
         return events
 
     def close(self) -> None:
@@ -180,10 +233,11 @@ class Engine:
         self._admission.drain()
         for sequence in (*self._scheduler.clear(), *self._admission.take_all()):
             sequence.release()
-        self._slab.reset()
+        self._rows.reset()
         if not self._is_closed:
             self._is_closed = True
             self._close_stores()
+            leave_thread()
 
     def _expire_agents(self) -> None:
         if self._clock() - self._expired_at_s < _EXPIRE_EVERY_S:

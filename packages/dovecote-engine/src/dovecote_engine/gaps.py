@@ -12,6 +12,7 @@ Does not know rows or sequences. Engine thread only.
 from __future__ import annotations
 
 from collections import deque
+from statistics import median_low
 from typing import TYPE_CHECKING
 
 from dovecote_engine.pace import Pace
@@ -19,13 +20,19 @@ from dovecote_engine.pace import Pace
 if TYPE_CHECKING:
     from dovecote_engine.options import EngineOptions
 
-# A chunk much shorter than this costs as much as it, since the weights are read once either way
-# (SmolLM2-135M on two cores: 1 token 27 ms, 16 tokens 64, 32 tokens 98, 64 tokens 159).
-_LEAST_CHUNK_TOKENS = 16
-_EFFICIENT_TOKENS = 64
-_FIRST_CHUNK_TOKENS = 32
+# A chunk in the decode's own forward costs its share alone, 1.3 ms a token of SmolLM2-135M on two
+# cores; in a forward of its own, 26 ms more, for reading the weights. So hurried chunks have a pace
+# of their own, and begin small.
+_HURRIED_STEP_TOKENS = 4
+_FIRST_HURRIED_TOKENS = 8
+_FIRST_CHUNK_TOKENS = 64
+_LEAST_CHUNK_TOKENS = 64
 _FIRST_RESTORE_BLOCKS = 8
 _FIRST_PLANES = 2
+
+# A chunk that shares the decode's forward hides how long that takes alone: after so many steps one
+# decodes alone, to be measured.
+_MOST_JOINT_STEPS = 16
 
 # As in `pace.py`: the best of the last few, so that a stall buys no larger pieces.
 _REMEMBERED = 4
@@ -37,13 +44,27 @@ class GapBudget:
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
         self._decode_s: deque[float] = deque(maxlen=_REMEMBERED)
+        self._joint_steps = 0
         self.growth = Pace(_FIRST_PLANES, 1)
         self.restore = Pace(_FIRST_RESTORE_BLOCKS, 1)
-        self.prefill = Pace(_FIRST_CHUNK_TOKENS, _LEAST_CHUNK_TOKENS)
+        # The median, since here the best would be paid for with gaps, and a stall costs little.
+        self._hurried = Pace(_FIRST_HURRIED_TOKENS, _HURRIED_STEP_TOKENS, median_low)
+        self._unhurried = Pace(_FIRST_CHUNK_TOKENS, _LEAST_CHUNK_TOKENS)
 
     def note_decode(self, seconds: float) -> None:
         """Learns how long a step takes that does nothing else."""
         self._decode_s.append(seconds)
+        self._joint_steps = 0
+
+    def note_chunk(self, tokens: int, seconds: float, *, is_hurried: bool) -> None:
+        """Learns how long a chunk took, beside rows that decode (hurried) or not."""
+        (self._hurried if is_hurried else self._unhurried).record(tokens, seconds)
+
+    def note_joint(self, tokens: int, seconds: float) -> None:
+        """Learns from a chunk that was computed in one forward with the decode."""
+        self._joint_steps += 1
+        chunk_s = seconds - min(self._decode_s, default=0.0)
+        self.note_chunk(tokens, max(chunk_s, seconds / 100), is_hurried=True)
 
     @property
     def allowance_s(self) -> float:
@@ -62,13 +83,17 @@ class GapBudget:
         return self.restore.units_in(min(self.allowance_s, self._options.restore_seconds))
 
     def unhurried_tokens(self) -> int:
-        """Prompt tokens of a chunk while nobody decodes, but others wait for chunks."""
-        return max(_EFFICIENT_TOKENS, self.prefill.units_in(self._options.chunk_seconds))
+        """Prompt tokens of a chunk while nobody decodes, but others wait for their chunks."""
+        return self._unhurried.units_in(self._options.chunk_seconds)
 
-    def chunk_tokens(self, spent_s: float) -> int:
+    def hurried_tokens(self, spent_s: float) -> int:
         """Prompt tokens that one step may compute after `spent_s` of growth and restore.
 
-        0 where those took more than half: even the least chunk would then be too much.
+        0 where those took more than half, since even the least chunk would then be too much, and
+        where it is time to see how long a decode takes by itself.
         """
         left_s = self.allowance_s - spent_s
-        return 0 if left_s < self.allowance_s / 2 else self.prefill.units_in(left_s)
+        if left_s < self.allowance_s / 2 or self._joint_steps >= _MOST_JOINT_STEPS:
+            return 0
+        tokens = self._hurried.units_in(left_s)
+        return tokens - tokens % _HURRIED_STEP_TOKENS

@@ -13,7 +13,6 @@ model would (`rope_traditional` stays false).
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
@@ -21,17 +20,16 @@ import mlx.core as mx
 
 from dovecote_engine.errors import ModelError
 from dovecote_engine.gguf_rope import llama3_scaling
+from dovecote_engine.gguf_values import half, quantization, real_of, size_of, vocabulary_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from dovecote_engine.gguf_header import GgufHeader, Value
+    from dovecote_engine.gguf_header import GgufHeader
 
 __all__ = ["LlamaShape", "llama_config", "llama_shape", "llama_weights", "read_tensors"]
 
-_GROUP_SIZE: Final = 32
-_LARGEST: Final = 1 << 31
 _MODULES: Final = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
@@ -75,19 +73,19 @@ def llama_shape(header: GgufHeader) -> LlamaShape:
     metadata = header.metadata
     architecture = metadata.get("general.architecture")
     if architecture != "llama":
-        message = f"GGUF files of the architecture {architecture!r} are not supported, only 'llama'"
+        message = f"GGUF files of the architecture {architecture!r} are not supported yet"
         raise ModelError(message)
-    hidden = _size(metadata, "llama.embedding_length")
-    heads = _size(metadata, "llama.attention.head_count")
+    hidden = size_of(metadata, "llama.embedding_length")
+    heads = size_of(metadata, "llama.attention.head_count")
     shape = LlamaShape(
-        layers=_size(metadata, "llama.block_count"),
+        layers=size_of(metadata, "llama.block_count"),
         hidden=hidden,
-        feed_forward=_size(metadata, "llama.feed_forward_length"),
+        feed_forward=size_of(metadata, "llama.feed_forward_length"),
         heads=heads,
-        kv_heads=_size(metadata, "llama.attention.head_count_kv", heads),
-        head_dim=_size(metadata, "llama.attention.key_length", hidden // heads),
-        vocabulary=_vocabulary(header),
-        context_tokens=_size(metadata, "llama.context_length"),
+        kv_heads=size_of(metadata, "llama.attention.head_count_kv", heads),
+        head_dim=size_of(metadata, "llama.attention.key_length", hidden // heads),
+        vocabulary=vocabulary_of(header),
+        context_tokens=size_of(metadata, "llama.context_length"),
     )
     _refuse_unsupported(header, shape)
     return shape
@@ -99,7 +97,7 @@ def llama_config(header: GgufHeader, tensors: Mapping[str, mx.array]) -> dict[st
     Raises: ModelError if its rotary factors are not Llama 3's.
     """
     metadata, shape = header.metadata, llama_shape(header)
-    theta = _real(metadata, "llama.rope.freq_base", 10000.0)
+    theta = real_of(metadata, "llama.rope.freq_base", 10000.0)
     config: dict[str, object] = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -111,7 +109,7 @@ def llama_config(header: GgufHeader, tensors: Mapping[str, mx.array]) -> dict[st
         "head_dim": shape.head_dim,
         "vocab_size": shape.vocabulary,
         "max_position_embeddings": shape.context_tokens,
-        "rms_norm_eps": _real(metadata, "llama.attention.layer_norm_rms_epsilon", None),
+        "rms_norm_eps": real_of(metadata, "llama.attention.layer_norm_rms_epsilon", None),
         "rope_theta": theta,
         "rope_traditional": False,
         "tie_word_embeddings": "output.weight" not in tensors,
@@ -120,8 +118,8 @@ def llama_config(header: GgufHeader, tensors: Mapping[str, mx.array]) -> dict[st
     if _ROPE_FACTORS in tensors:
         factors = tensors[_ROPE_FACTORS].reshape(-1).tolist()
         config["rope_scaling"] = llama3_scaling(cast("list[float]", factors), theta)
-    if quantization := _quantization(llama_weights(tensors, shape)):
-        config["quantization"] = quantization
+    if table := quantization(llama_weights(tensors, shape)):
+        config["quantization"] = table
     return config
 
 
@@ -145,7 +143,7 @@ def llama_weights(tensors: Mapping[str, mx.array], shape: LlamaShape) -> dict[st
     Raises: ModelError if a tensor has no place in a llama model.
     """
     named = {_mlx_name(key, shape): key for key in tensors if key != _ROPE_FACTORS}
-    return {name: _half(_in_halves(name, tensors[key], shape)) for name, key in named.items()}
+    return {name: half(_in_halves(name, tensors[key], shape)) for name, key in named.items()}
 
 
 def _mlx_name(name: str, shape: LlamaShape) -> str:
@@ -175,40 +173,6 @@ def _in_halves(name: str, tensor: mx.array, shape: LlamaShape) -> mx.array:
     return pairs.swapaxes(1, 2).reshape(tensor.shape)
 
 
-def _half(tensor: mx.array) -> mx.array:
-    return tensor.astype(mx.float16) if mx.issubdtype(tensor.dtype, mx.floating) else tensor
-
-
-def _quantization(weights: Mapping[str, mx.array]) -> dict[str, object]:
-    """mlx-lm's quantisation table: the most frequent width, and the modules that differ by name."""
-    bits = {
-        name.removesuffix(".scales"): _bits(weights, name.removesuffix(".scales"))
-        for name in weights
-        if name.endswith(".scales")
-    }
-    if not bits:
-        return {}
-    usual = Counter(bits.values()).most_common(1)[0][0]
-    table: dict[str, object] = {"group_size": _GROUP_SIZE, "bits": usual}
-    for module, width in bits.items():
-        if width != usual:
-            table[module] = {"group_size": _GROUP_SIZE, "bits": width}
-    return table
-
-
-def _bits(weights: Mapping[str, mx.array], module: str) -> int:
-    words = weights[f"{module}.weight"].shape[-1]
-    return words * 32 // (weights[f"{module}.scales"].shape[-1] * _GROUP_SIZE)
-
-
-def _vocabulary(header: GgufHeader) -> int:
-    for tensor in header.tensors:
-        if tensor.name == "token_embd.weight":
-            return tensor.shape[-1]
-    message = "the file has no token embedding"
-    raise ModelError(message)
-
-
 def _refuse_unsupported(header: GgufHeader, shape: LlamaShape) -> None:
     metadata = header.metadata
     rotated = metadata.get("llama.rope.dimension_count", shape.head_dim)
@@ -222,20 +186,3 @@ def _refuse_unsupported(header: GgufHeader, shape: LlamaShape) -> None:
     if metadata.get("llama.expert_count", 0):
         message = "mixtures of experts are not supported from GGUF"
         raise ModelError(message)
-
-
-def _size(metadata: Mapping[str, Value], key: str, default: int | None = None) -> int:
-    value = metadata.get(key, default)
-    if isinstance(value, int) and 0 < value < _LARGEST:
-        return value
-    message = f"GGUF metadata {key} is {value!r}, not a positive integer"
-    raise ModelError(message)
-
-
-def _real(metadata: Mapping[str, Value], key: str, default: float | None) -> float:
-    """A float32 of the file as the decimal it was made from: 1e-05, not 9.999999747e-06."""
-    value = metadata.get(key, default)
-    if isinstance(value, int | float) and 0 < value < float("inf"):
-        return float(f"{value:.7g}")
-    message = f"GGUF metadata {key} is {value!r}, not a positive number"
-    raise ModelError(message)

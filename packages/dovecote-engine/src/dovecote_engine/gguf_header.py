@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["GgufHeader", "GgufTensor", "Value", "read_header"]
+__all__ = ["TYPE_NUMBERS", "GgufHeader", "GgufTensor", "Value", "read_header"]
 
 Value = int | float | bool | str | list[int] | list[float] | list[bool] | list[str]
 
@@ -48,30 +48,39 @@ _SCALARS: Final = {
 }  # fmt: skip
 _MAX_DIMENSIONS: Final = 4
 _MAX_ALIGNMENT: Final = 1 << 16
-# GGML type -> (name, weights in a block, bytes of a block), for what MLX's reader knows.
+# GGML type -> (name, weights in a block, bytes of a block): what MLX's reader knows, and what is
+# rewritten for it (`gguf_readable`).
 _TENSOR_TYPES: Final = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
-    8: ("Q8_0", 32, 34), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144),
-    13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210), 30: ("BF16", 1, 2),
+    6: ("Q5_0", 32, 22), 8: ("Q8_0", 32, 34), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110),
+    12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210), 30: ("BF16", 1, 2),
 }  # fmt: skip
+TYPE_NUMBERS: Final = {name: number for number, (name, _, _) in _TENSOR_TYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class GgufTensor:
-    """One entry of the tensor directory. `shape` is in GGUF's order: the row length first."""
+    """One entry of the tensor directory. `shape` is in GGUF's order: the row length first.
+
+    `offset` counts from where the data begins.
+    """
 
     name: str
     shape: tuple[int, ...]
     type_name: str
     size_bytes: int
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """What a GGUF file says about itself."""
+    """What a GGUF file says about itself, and where in it directory and data begin."""
 
     metadata: Mapping[str, Value]
     tensors: tuple[GgufTensor, ...]
+    alignment: int
+    directory_at: int
+    data_at: int
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -130,9 +139,11 @@ def _parse(cursor: _Cursor) -> GgufHeader:
         raise ValueError(message)
     tensors = cursor.count(least_bytes=32)
     metadata = _metadata(cursor, cursor.count(least_bytes=13))
-    directory = [_tensor(cursor) for _ in range(tensors)]
-    _check_extents(directory, cursor, _alignment(metadata))
-    return GgufHeader(metadata, tuple(tensor for tensor, _ in directory))
+    alignment, directory_at = _alignment(metadata), cursor.at
+    directory = tuple(_tensor(cursor) for _ in range(tensors))
+    data_at = -(-cursor.at // alignment) * alignment
+    _check_extents(directory, cursor.remaining_after(data_at), alignment)
+    return GgufHeader(metadata, directory, alignment, directory_at, data_at)
 
 
 def _metadata(cursor: _Cursor, count: int) -> dict[str, Value]:
@@ -169,8 +180,7 @@ def _scalars(cursor: _Cursor, kind: int, count: int) -> list[int] | list[float] 
     return list(struct.unpack(code, cursor.take(struct.calcsize(code))))
 
 
-def _tensor(cursor: _Cursor) -> tuple[GgufTensor, int]:
-    """The next directory entry and the offset of its data behind the header."""
+def _tensor(cursor: _Cursor) -> GgufTensor:
     name = cursor.string()
     dimensions = cursor.integer("I")
     if not 1 <= dimensions <= _MAX_DIMENSIONS:
@@ -186,7 +196,7 @@ def _tensor(cursor: _Cursor) -> tuple[GgufTensor, int]:
         message = f"tensor {name!r} of type {type_name} has the shape {shape}"
         raise ValueError(message)
     size_bytes = math.prod(shape) // block_weights * block_bytes
-    return GgufTensor(name, shape, type_name, size_bytes), cursor.integer("Q")
+    return GgufTensor(name, shape, type_name, size_bytes, cursor.integer("Q"))
 
 
 def _alignment(metadata: Mapping[str, Value]) -> int:
@@ -197,11 +207,8 @@ def _alignment(metadata: Mapping[str, Value]) -> int:
     return alignment
 
 
-def _check_extents(
-    directory: list[tuple[GgufTensor, int]], cursor: _Cursor, alignment: int
-) -> None:
-    data = -(-cursor.at // alignment) * alignment
-    for tensor, offset in directory:
-        if offset % alignment or tensor.size_bytes > cursor.remaining_after(data + offset):
+def _check_extents(directory: tuple[GgufTensor, ...], data_bytes: int, alignment: int) -> None:
+    for tensor in directory:
+        if tensor.offset % alignment or tensor.size_bytes > data_bytes - tensor.offset:
             message = f"tensor {tensor.name!r} ends beyond the file"
             raise ValueError(message)

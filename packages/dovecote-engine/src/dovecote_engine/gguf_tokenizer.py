@@ -1,15 +1,25 @@
 """A Hugging Face `tokenizer.json` and its settings, from the metadata of a GGUF file.
 
 Covers byte-level BPE (`tokenizer.ggml.model` = gpt2) with the pre-tokenizers named in
-`_PRE_TOKENIZERS`; a wrong split of the text would silently make other tokens, so an unknown one is
-refused. Does not know weights or files.
+`_PRE_TOKENIZERS`, and SentencePiece's BPE (llama) as Gemma has it, which puts no space before a
+text; a wrong split of the text would silently make other tokens, so an unknown one is refused. Does
+not know weights or files.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
 
 from dovecote_engine.errors import ModelError
 
@@ -23,6 +33,9 @@ __all__ = ["gguf_tokenizer", "tokenizer_settings"]
 _PREFIX: Final = "tokenizer.ggml."
 _CONTROL: Final = 3
 _USER_DEFINED: Final = 4
+_BYTE: Final = 6
+# Tokens that no merge makes: they are found as a whole, or stand in for what is not found.
+_UNMADE: Final = (_CONTROL, _BYTE)
 # Llama 3's split, as its tokenizer.json has it.
 _LLAMA3_SPLIT: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -31,7 +44,10 @@ _LLAMA3_SPLIT: Final = (
 _PRE_TOKENIZERS: Final = ("smollm", "gpt-2", "default", "llama-bpe")
 # Control tokens that end an answer whatever `eos_token_id` says: a model that was trained on
 # documents may end with its document mark where a chat would end its turn.
-_ENDS: Final = ("<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "</s>")
+_ENDS: Final = (
+    "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "</s>", "<end_of_turn>",
+)  # fmt: skip
+_SPACE: Final = "\u2581"
 
 
 def gguf_tokenizer(metadata: Mapping[str, Value]) -> Tokenizer:
@@ -39,8 +55,20 @@ def gguf_tokenizer(metadata: Mapping[str, Value]) -> Tokenizer:
 
     Raises: ModelError, naming what is unsupported or inconsistent.
     """
-    _require_byte_level(metadata)
     tokens, kinds = _tokens(metadata)
+    if metadata.get(_PREFIX + "model") == "llama":
+        tokenizer = _sentencepiece(metadata, tokens, kinds)
+    else:
+        tokenizer = _byte_level(metadata, tokens)
+    for token, kind in zip(tokens, kinds, strict=True):
+        if kind in {_CONTROL, _USER_DEFINED}:
+            tokenizer.add_tokens([AddedToken(token, special=kind == _CONTROL, normalized=False)])
+    _begin_with_bos(tokenizer, metadata, tokens)
+    return tokenizer
+
+
+def _byte_level(metadata: Mapping[str, Value], tokens: list[str]) -> Tokenizer:
+    _require_byte_level(metadata)
     pre = metadata.get(_PREFIX + "pre", "default")
     tokenizer = Tokenizer(
         models.BPE(
@@ -51,10 +79,27 @@ def gguf_tokenizer(metadata: Mapping[str, Value]) -> Tokenizer:
     )
     tokenizer.pre_tokenizer = _pre_tokenizer(pre)
     tokenizer.decoder = decoders.ByteLevel()
-    for token, kind in zip(tokens, kinds, strict=True):
-        if kind in {_CONTROL, _USER_DEFINED}:
-            tokenizer.add_tokens([AddedToken(token, special=kind == _CONTROL, normalized=False)])
-    _begin_with_bos(tokenizer, metadata, tokens)
+    return tokenizer
+
+
+def _sentencepiece(metadata: Mapping[str, Value], tokens: list[str], kinds: list[int]) -> Tokenizer:
+    if metadata.get(_PREFIX + "add_space_prefix", True) is not False:
+        message = "GGUF tokenizers of the model 'llama' that put a space first are not supported"
+        raise ModelError(message)
+    unknown = _token_id(metadata, "unknown_token_id", tokens)
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab={token: number for number, token in enumerate(tokens)},
+            merges=_merges_by_score(_scores(metadata, tokens), kinds),
+            unk_token=None if unknown is None else tokens[unknown],
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    tokenizer.normalizer = normalizers.Replace(" ", _SPACE)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
     return tokenizer
 
 
@@ -64,7 +109,7 @@ def tokenizer_settings(metadata: Mapping[str, Value]) -> tuple[dict[str, object]
     settings: dict[str, object] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
-        "model_max_length": metadata.get("llama.context_length"),
+        "model_max_length": metadata.get(f"{metadata.get('general.architecture')}.context_length"),
     }
     for name, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
         if (number := _token_id(metadata, f"{key}_token_id", tokens)) is not None:
@@ -120,6 +165,30 @@ def _merges(metadata: Mapping[str, Value], tokens: set[str]) -> list[tuple[str, 
     return pairs
 
 
+def _scores(metadata: Mapping[str, Value], tokens: list[str]) -> dict[str, float]:
+    scores = metadata.get(_PREFIX + "scores")
+    if not isinstance(scores, list) or len(scores) != len(tokens):
+        message = "the GGUF metadata has no list of tokens with a score for each"
+        raise ModelError(message)
+    return dict(zip(tokens, map(float, scores), strict=True))
+
+
+def _merges_by_score(scores: Mapping[str, float], kinds: list[int]) -> list[tuple[str, str]]:
+    """Every way to put a token together from two others, those of the best tokens first.
+
+    SentencePiece merges the pair that makes the best token; ties go to the leftmost, which the
+    order among the pairs of one token does not touch.
+    """
+    made = [token for token, kind in zip(scores, kinds, strict=True) if kind not in _UNMADE]
+    parts = set(made)
+    return [
+        (token[:cut], token[cut:])
+        for token in sorted(made, key=lambda token: -scores[token])
+        for cut in range(1, len(token))
+        if token[:cut] in parts and token[cut:] in parts
+    ]
+
+
 def _pre_tokenizer(name: object) -> pre_tokenizers.PreTokenizer:
     if name == "smollm":
         return pre_tokenizers.Sequence(
@@ -140,13 +209,15 @@ def _pre_tokenizer(name: object) -> pre_tokenizers.PreTokenizer:
 
 def _begin_with_bos(tokenizer: Tokenizer, metadata: Mapping[str, Value], tokens: list[str]) -> None:
     number = _token_id(metadata, "bos_token_id", tokens)
-    if metadata.get(_PREFIX + "add_bos_token") is True and number is not None:
-        bos = tokens[number]
+    if metadata.get(_PREFIX + "add_bos_token") is not True or number is None:
+        return
+    bos = tokens[number]
+    begin = processors.TemplateProcessing(single=[bos, "$A"], special_tokens=[(bos, number)])
+    if metadata.get(_PREFIX + "model") == "llama":
+        tokenizer.post_processor = begin
+    else:
         tokenizer.post_processor = processors.Sequence(
-            [
-                processors.ByteLevel(trim_offsets=False),
-                processors.TemplateProcessing(single=[bos, "$A"], special_tokens=[(bos, number)]),
-            ]
+            [processors.ByteLevel(trim_offsets=False), begin]
         )
 
 

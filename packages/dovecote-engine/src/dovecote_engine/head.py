@@ -48,6 +48,17 @@ class LastLogits:
         inner, head = self._split
         return head(inner(tokens, cache=caches)[:, -1])
 
+    def of_rows(
+        self, tokens: mx.array, caches: Sequence[LayerCache], rows: Sequence[int]
+    ) -> mx.array:
+        """As a call, for some of the rows only."""
+        chosen = mx.array([*rows])
+        if self._split is None:
+            whole: mx.array = self._model(tokens, cache=caches)
+            return whole[chosen, -1]
+        inner, head = self._split
+        return head(inner(tokens, cache=caches)[chosen, -1])
+
 
 def _candidate(model: nn.Module) -> tuple[Callable[..., mx.array], Callable[..., mx.array]] | None:
     """The inner module and the head, under the names that mlx-lm's models give them."""

@@ -21,7 +21,7 @@ from mlx_lm.utils import load_model as load_mlx_model
 from dovecote_engine.conversion import convert_gguf
 from dovecote_engine.embedded import EMBEDDED_MODEL, embedded_gguf
 from dovecote_engine.errors import ModelError
-from dovecote_engine.probe import probe_geometry
+from dovecote_engine.probe import probe
 from dovecote_engine.tokenizer import ChatTokenizer
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
     from dovecote_cache import DTypeName, Geometry
 
-__all__ = ["LoadedModel", "load_model"]
+__all__ = ["LoadedModel", "load_model", "model_name"]
 
+_EMBEDDED: Final = frozenset({"embedded", EMBEDDED_MODEL})
 _HUB_NAME: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 # What models call the longest sequence they can attend to.
 _CONTEXT_KEYS: Final = (
@@ -59,7 +60,8 @@ class LoadedModel:
     """A model that is ready to run, all of it evaluated: any one thread may run it.
 
     `id` is its public name. `dtype` is that of K and V, as in `geometry`. `created` is the time of
-    its newest weight file in unix seconds.
+    its newest weight file in unix seconds. `uncached` says why the pool cannot keep what the model
+    computes, and `geometry` is then one of nothing.
     """
 
     id: str
@@ -72,6 +74,7 @@ class LoadedModel:
     geometry: Geometry
     eos_ids: frozenset[int]
     created: int
+    uncached: str = ""
 
 
 def load_model(
@@ -87,6 +90,7 @@ def load_model(
     GGUF is converted once into `models_dir`; `progress` then hears of the bytes done and in total.
     Raises: ModelError if it cannot be found, read or served.
     """
+    mx.clear_cache()  # what a model before this one left there
     model_id, folder = _locate(name_or_path, models_dir, progress)
     try:
         model, config = load_mlx_model(folder, lazy=True)
@@ -95,7 +99,7 @@ def load_model(
     except _UNREADABLE as error:
         message = f"The model in {folder} cannot be loaded: {error}"
         raise ModelError(message) from error
-    geometry = probe_geometry(model, block_tokens)
+    findings = probe(model, block_tokens)
     weight_files = tuple(sorted(folder.glob("model*.safetensors")))
     return LoadedModel(
         id=model_id,
@@ -103,32 +107,51 @@ def load_model(
         tokenizer=tokenizer,
         config=config,
         context_tokens=_context_tokens(config),
-        dtype=geometry.dtype,
+        dtype=findings.geometry.dtype,
         weight_files=weight_files,
-        geometry=geometry,
+        geometry=findings.geometry,
         eos_ids=tokenizer.eos_ids,
         created=int(max(file.stat().st_mtime for file in weight_files)),
+        uncached=findings.uncached,
     )
+
+
+def model_name(name_or_path: str) -> str:
+    """The public name of the model that `load_model` would load. Looks at files, reads none.
+
+    Raises: ModelError if there is nothing of that name.
+    """
+    if name_or_path in _EMBEDDED:
+        return EMBEDDED_MODEL
+    path = Path(name_or_path).expanduser()
+    if name_or_path and path.is_dir():
+        if not (path / "config.json").is_file():
+            message = f"{name_or_path!r} is a directory without a config.json: no model"
+            raise ModelError(message)
+        return path.resolve().name
+    if path.is_file():
+        return path.stem
+    if _HUB_NAME.fullmatch(name_or_path):
+        return name_or_path
+    message = (
+        f"{name_or_path!r} is no model directory or GGUF file here, nor a name on the Hugging Face "
+        f"hub (owner/name), nor {EMBEDDED_MODEL!r}"
+    )
+    raise ModelError(message)
 
 
 def _locate(
     name: str, models_dir: Path, progress: Callable[[int, int], None] | None
 ) -> tuple[str, Path]:
     """The public name of `name` and its model directory, made or fetched where it is not there."""
-    if name in {"embedded", EMBEDDED_MODEL}:
-        return EMBEDDED_MODEL, convert_gguf(embedded_gguf(), models_dir, progress)
-    path = Path(name).expanduser()
-    if name and path.is_dir():
-        return path.resolve().name, path
+    public, path = model_name(name), Path(name).expanduser()
+    if name in _EMBEDDED:
+        return public, convert_gguf(embedded_gguf(), models_dir, progress)
+    if path.is_dir():
+        return public, path
     if path.is_file():
-        return path.stem, convert_gguf(path, models_dir, progress)
-    if _HUB_NAME.fullmatch(name):
-        return name, _fetch(name)
-    message = (
-        f"{name!r} is no model directory or GGUF file here, nor a name on the Hugging Face hub "
-        f"(owner/name), nor {EMBEDDED_MODEL!r}"
-    )
-    raise ModelError(message)
+        return public, convert_gguf(path, models_dir, progress)
+    return public, _fetch(name)
 
 
 def _fetch(name: str) -> Path:

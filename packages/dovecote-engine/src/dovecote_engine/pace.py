@@ -6,16 +6,27 @@ Does not know what the work is.
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
-# The best of the last few measurements counts: a single stall - a kernel compiled at first use, a
-# busy machine - does not shrink the next pieces, and a lasting change is followed after as many.
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# Unless told otherwise the best of the last few measurements counts: a single stall - a kernel
+# compiled at first use, a busy machine - does not shrink the next pieces, and a lasting change is
+# followed after as many.
 _REMEMBERED = 4
 
 
 class Pace:
-    """Units a second, measured; `first_guess` units are due until there is a measurement."""
+    """Units a second, measured; `first_guess` units are due until there is a measurement.
 
-    def __init__(self, first_guess: int, minimum: int) -> None:
+    `judge` makes one number of the last few.
+    """
+
+    def __init__(
+        self, first_guess: int, minimum: int, judge: Callable[[Sequence[float]], float] = max
+    ) -> None:
+        self._judge = judge
         self._first_guess = first_guess
         self._minimum = minimum
         self._per_second: deque[float] = deque(maxlen=_REMEMBERED)
@@ -28,8 +39,8 @@ class Pace:
         """How many units that time allows, at least the minimum."""
         if not self._per_second:
             return self._first_guess
-        return max(self._minimum, int(max(self._per_second) * seconds))
+        return max(self._minimum, int(self._judge(self._per_second) * seconds))
 
     def seconds_for(self, units: int) -> float:
         """How long that many units take, 0 until there is a measurement."""
-        return units / max(self._per_second) if self._per_second else 0.0
+        return units / self._judge(self._per_second) if self._per_second else 0.0

@@ -103,4 +103,6 @@ class Outcome:
     restored: Restored | Fault | None = None
     prefilled: Prefilled | Fault | None = None
     decoded: list[Sampled | Fault] = field(default_factory=list)
+    is_joint: bool = False
+    """Chunk and decode were one forward; `prefilled.seconds` is how long both took."""
     slab_lost: Fault | None = None

@@ -1,18 +1,23 @@
-"""The geometry of a model's K and V, found by computing one token.
+"""What a model keeps of its tokens, found by computing a few: can the pool hold it, in which shape?
 
 Configuration names differ from model to model and some keep other things than they say (latent K
-and V, shared layers), so the arrays themselves are asked. Does not know the pool.
+and V, shared layers), so the arrays themselves are asked. And a model may want more of its caches
+than their shape tells; so it is tried over a slab, and has to give the logits that it gives over
+mlx-lm's own caches. Does not know the pool.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import mlx.core as mx
-from mlx_lm.models.cache import KVCache, make_prompt_cache
+from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from dovecote_cache import Geometry, LayerShape
 from dovecote_engine.errors import ModelError
+from dovecote_engine.forward import BatchForward
+from dovecote_engine.slab import Slab
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,24 +26,52 @@ if TYPE_CHECKING:
 
     from dovecote_cache import DTypeName
 
-__all__ = ["probe_geometry"]
+__all__ = ["Findings", "probe", "probe_geometry"]
 
 _DTYPES: Final[dict[mx.Dtype, DTypeName]] = {
     mx.float32: "float32",
     mx.float16: "float16",
     mx.bfloat16: "bfloat16",
 }
+_TRIAL: Final = ([0, 1, 2, 3], [2, 1])
+_SLAB_BYTES: Final = 1 << 40
+# Of the largest logit: half precision rounds a batch differently, another mask changes far more.
+_TOLERANCE: Final = 0.05
+# What a model raises that asks its caches for what a slab has not.
+_UNFIT: Final = (AttributeError, TypeError, ValueError, LookupError, RuntimeError)
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """A model's geometry; or why it has none, and one of nothing in its place."""
+
+    geometry: Geometry
+    uncached: str = ""
+
+
+def probe(model: nn.Module, block_tokens: int = 32) -> Findings:
+    """The shape of what the pool is to keep, or why it cannot.
+
+    Evaluates everything the forward pass touches, the constants that models keep beside their
+    parameters included: afterwards another thread may run the model.
+    """
+    try:
+        geometry = probe_geometry(model, block_tokens)
+        _require_agreement(model, geometry)
+    except ModelError as error:
+        mx.eval(model(mx.array([[0]]), cache=make_prompt_cache(model)))
+        return Findings(Geometry((LayerShape(1, 1, 1),), "float32", block_tokens), str(error))
+    return Findings(geometry)
 
 
 def probe_geometry(model: nn.Module, block_tokens: int = 32) -> Geometry:
     """The shape of K and V in each of the model's caches, and their element type.
 
-    Evaluates everything the forward pass touches, the constants that models keep beside their
-    parameters included: afterwards another thread may run the model.
-    Raises: ModelError, naming the kind, if a layer keeps anything but plain K and V.
+    Raises: ModelError, naming the kind, if a layer keeps anything but K and V of its tokens, or of
+    the last so many.
     """
     caches = make_prompt_cache(model)
-    _require_plain(caches)
+    _require_known(caches)
     mx.eval(model(mx.array([[0]]), cache=caches))
     planes = [plane for cache in caches for plane in (cache.keys, cache.values)]
     if not planes or any(plane is None or plane.ndim != 4 for plane in planes):
@@ -51,13 +84,57 @@ def probe_geometry(model: nn.Module, block_tokens: int = 32) -> Geometry:
     return Geometry(layers, _DTYPES[kinds.pop()], block_tokens)
 
 
-def _require_plain(caches: Sequence[object]) -> None:
-    others = {type(cache).__name__ for cache in caches if type(cache) is not KVCache}
+def _require_known(caches: Sequence[Any]) -> None:
+    others = {type(cache).__name__ for cache in caches if not _is_known(cache)}
     if others:
-        message = f"layers that keep {', '.join(sorted(others))} cannot be cached yet, only KVCache"
+        message = f"layers that keep {', '.join(sorted(others))} cannot be cached yet"
         raise ModelError(message)
 
 
-def _layer_shape(cache: KVCache) -> LayerShape:
-    keys, values = cache.keys, cache.values
-    return LayerShape(kv_heads=keys.shape[1], k_dim=keys.shape[3], v_dim=values.shape[3])
+def _is_known(cache: Any) -> bool:  # noqa: ANN401 - any of mlx-lm's
+    """K and V of all positions, or of a window that slides without holding on to the first ones."""
+    is_sliding = type(cache) is RotatingKVCache and cache.keep == 0 and cache.max_size > 0
+    return is_sliding or type(cache) is KVCache
+
+
+def _layer_shape(cache: KVCache | RotatingKVCache) -> LayerShape:
+    heads, k_dim, v_dim = cache.keys.shape[1], cache.keys.shape[3], cache.values.shape[3]
+    return LayerShape(heads, k_dim, v_dim, getattr(cache, "max_size", 0))
+
+
+def _require_agreement(model: nn.Module, geometry: Geometry) -> None:
+    """Two rows of different lengths, in chunks and one token each, against mlx-lm's own caches.
+
+    Raises: ModelError if the model cannot run over a slab, or its logits differ.
+    """
+    try:
+        found, wanted = _slab_logits(model, geometry), _own_logits(model)
+        largest = mx.max(mx.abs(wanted))
+        agree = mx.max(mx.abs(found - wanted)) <= _TOLERANCE * largest
+    except _UNFIT as error:
+        message = f"the model cannot run over cached K and V ({type(error).__name__}: {error})"
+        raise ModelError(message) from error
+    if not agree.item():
+        message = "the model computes something else over cached K and V"
+        raise ModelError(message)
+
+
+def _slab_logits(model: nn.Module, geometry: Geometry) -> mx.array:
+    slab = Slab(geometry, _SLAB_BYTES, max(map(len, _TRIAL)))
+    slab.reserve(len(_TRIAL), max(map(len, _TRIAL)))
+    forward = BatchForward(model, slab)
+    for row, (first, *rest) in enumerate(_TRIAL):
+        forward.chunk([first], row, 0)
+        if rest[:-1]:
+            forward.chunk(rest[:-1], row, 1)
+    logits = forward.decode([row[-1] for row in _TRIAL], [len(row) - 1 for row in _TRIAL])
+    return logits.astype(mx.float32)
+
+
+def _own_logits(model: nn.Module) -> mx.array:
+    rows = []
+    for row in _TRIAL:
+        caches = make_prompt_cache(model)
+        model(mx.array([row[:-1]]), cache=caches)
+        rows.append(model(mx.array([row[-1:]]), cache=caches)[:, -1])
+    return mx.concatenate(rows).astype(mx.float32)

@@ -24,6 +24,7 @@ from dovecote_engine.penalties import Penalties
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dovecote_engine.constraint import RowConstraint
     from dovecote_engine.logprobs import Ranking
     from dovecote_engine.request import Sampling
 
@@ -48,7 +49,7 @@ class Sampled:
 class RowSampler:
     """One row's choice of tokens, and the state behind it.
 
-    `top_logprobs` None asks for no ranking.
+    `top_logprobs` None asks for no ranking. Without `constraint` any token may come.
     """
 
     def __init__(
@@ -57,31 +58,41 @@ class RowSampler:
         prompt: Sequence[int] = (),
         choice: int = 0,
         top_logprobs: int | None = None,
+        constraint: RowConstraint | None = None,
     ) -> None:
         self._is_greedy = sampling.temperature == 0.0
         self._inverse_temperature = 0.0 if self._is_greedy else 1.0 / sampling.temperature
         self._sampling = sampling
         self._penalties = Penalties(sampling, prompt)
         self._top_logprobs = top_logprobs
+        self._constraint = constraint
         self._key = mx.random.key(_seed(sampling.seed, choice))
 
     @property
     def is_plain(self) -> bool:
         """Whether the likeliest token, by its id alone, is all that the row wants."""
-        return self._is_greedy and self._penalties.is_neutral and self._top_logprobs is None
+        free = self._penalties.is_neutral and self._constraint is None
+        return self._is_greedy and free and self._top_logprobs is None
 
     def draw(self, logits: mx.array) -> Draft:
-        """A token for logits [V], unevaluated. Advances the row's key."""
+        """A token for logits [V], unevaluated. Advances the row's key.
+
+        Raises: NoTokenFits.
+        """
         changed = self._penalties.apply(logits.astype(mx.float32))
+        if self._constraint is not None:
+            changed = self._constraint.apply(changed)
         token = mx.argmax(changed) if self._is_greedy else self._drawn(changed)
         if self._top_logprobs is None:
             return Draft(token, None)
         return Draft(token, RankingDraft(logits, token, self._top_logprobs))
 
     def settle(self, draft: Draft) -> Sampled:
-        """The evaluated draft as values; the row's state counts its token."""
+        """The evaluated draft as values; the row's state counts its token. Raises: NoTokenFits."""
         token = int(cast("int", draft.token.item()))
         self._penalties.note(token)
+        if self._constraint is not None:
+            self._constraint.note(token)
         return Sampled(token, None if draft.ranking is None else draft.ranking.read())
 
     def _drawn(self, logits: mx.array) -> mx.array:

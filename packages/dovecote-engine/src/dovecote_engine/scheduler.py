@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from dovecote_engine.admission import Admission
     from dovecote_engine.options import EngineOptions
     from dovecote_engine.plan import Outcome
+    from dovecote_engine.rows import Rows
     from dovecote_engine.sequence import Sequence
-    from dovecote_engine.slab import Slab
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Scheduler:
     def __init__(
         self,
         admission: Admission,
-        slab: Slab,
+        slab: Rows,
         options: EngineOptions,
         clock: Callable[[], float],
     ) -> None:
@@ -100,8 +100,13 @@ class Scheduler:
         if plan.prefill is not None and isinstance(outcome.prefilled, Prefilled):
             tokens = plan.prefill.end - plan.prefill.start
             seconds -= outcome.prefilled.seconds
-            self._budget.prefill.record(tokens, outcome.prefilled.seconds)
-        if plan.decode:
+            if outcome.is_joint:
+                self._budget.note_joint(tokens, outcome.prefilled.seconds)
+            else:
+                self._budget.note_chunk(
+                    tokens, outcome.prefilled.seconds, is_hurried=bool(plan.decode)
+                )
+        if plan.decode and not outcome.is_joint:
             self._budget.note_decode(seconds)
 
     def can_grow(self, sequence: Sequence) -> bool:
@@ -248,7 +253,7 @@ class Scheduler:
             spent_s += self._budget.growth.seconds_for(growth.planes)
         if restore is not None:
             spent_s += self._budget.restore.seconds_for(restore.end_block - restore.start_block)
-        return min(most, self._budget.chunk_tokens(spent_s))
+        return min(most, self._budget.hurried_tokens(spent_s))
 
     def _preparing(self) -> list[Sequence]:
         waiting = self.rows[self.decoding :]

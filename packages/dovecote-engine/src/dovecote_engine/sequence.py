@@ -4,7 +4,8 @@
                 [ from the pool )[ computed )[ prompt to compute )[ sampled tokens            )
                 [ sealed: the lease's chain, whole blocks, at most `length` )
 
-Q1  The K and V of exactly the tokens [0, length) are in the sequence's row.
+Q1  The K and V of exactly the tokens [0, length) are in the sequence's row; of layers that have a
+    window, as many of the last ones as the next token attends to.
 Q2  While it decodes, len(tokens) == length + 1: the last token was sampled and not yet computed.
 Q3  A waiting sequence has no row (-1); it holds a lease from submission until it ends.
 Q4  A request of n choices is a family of n sequences. It waits as one, the leader, which holds all
@@ -23,7 +24,9 @@ import numpy as np
 
 from dovecote_engine.answer import AnswerText, Piece
 from dovecote_engine.isolation import Fault, isolated
+from dovecote_engine.reading import AS_IT_COMES
 from dovecote_engine.request import Timing, Usage
+from dovecote_engine.sampled_turns import SampledTurn
 from dovecote_engine.sampler import RowSampler
 
 if TYPE_CHECKING:
@@ -68,6 +71,7 @@ class Sequence:
         self.lease = lease
         self.extent = extent
         self.choice = 0
+        self.reading = AS_IT_COMES
         self.family = [self]
         self.has_left = False
         self.tokens = list(request.prompt)
@@ -120,7 +124,27 @@ class Sequence:
     def usage(self) -> Usage:
         """The counts of the whole family so far."""
         sampled = sum(each.completion_tokens for each in self.family)
-        return Usage(self.prompt_tokens, self.family[0].matched, sampled)
+        thought = sum(each.reasoning_tokens for each in self.family)
+        return Usage(self.prompt_tokens, self.family[0].matched, sampled, thought)
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Those of the sampled tokens that are reasoning."""
+        return 0 if self._text is None else self._text.reasoning_tokens
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether the answer has called a tool."""
+        return self._text is not None and bool(self._text.call_ids)
+
+    def turn(self, eos_ids: frozenset[int]) -> SampledTurn | None:
+        """The answer as a turn that may come back; None before its first token."""
+        text, tokens = self._text, self.tokens[self.prompt_tokens :]
+        if text is None:
+            return None
+        if tokens and tokens[-1] in eos_ids:
+            tokens.pop()
+        return SampledTurn(tokens, text.content, text.reasoning, tuple(text.call_ids))
 
     @property
     def sampler(self) -> RowSampler:
@@ -128,7 +152,11 @@ class Sequence:
         if self._sampler is None:
             request = self.request
             self._sampler = RowSampler(
-                request.sampling, request.prompt, self.choice, request.top_logprobs
+                request.sampling,
+                request.prompt,
+                self.choice,
+                request.top_logprobs,
+                None if self.reading.constraint is None else self.reading.constraint.begin(),
             )
         return self._sampler
 
@@ -150,6 +178,7 @@ class Sequence:
             lease = self._spares.pop(0)
             follower = Sequence(self.request, lease, self.extent, self.submitted_at)
             follower.choice = len(self.family)
+            follower.reading = self.reading
             self.family.append(follower)
             follower.family = self.family
             followers.append(follower)
@@ -172,11 +201,16 @@ class Sequence:
 
     def begin_text(self, stream: TextStream) -> None:
         """Takes the detokenizer of its answer."""
-        self._text = AnswerText(stream, self.request.stop)
+        self._text = AnswerText(stream, self.request.stop, self.reading.begin())
 
     def restored(self, valid: int, end_block: int, block_tokens: int, seconds: float) -> None:
-        """Notes that blocks up to `end_block` are in the row and that the lease covers `valid`."""
-        self.matched = min(self.matched, valid)
+        """Notes that blocks up to `end_block` are in the row and that the lease covers `valid`.
+
+        If that is less than it did, windowed layers begin again where they now have to.
+        """
+        if valid < self.matched:
+            self.matched = valid
+            end_block = min(end_block, self.lease.resume_block)
         self.length = min(self.matched, end_block * block_tokens)
         self.restored_blocks = end_block
         self._restore_s += seconds
@@ -202,6 +236,11 @@ class Sequence:
     def rest_of_text(self) -> Piece:
         """What was still held back."""
         return Piece() if self._text is None else self._text.finish()
+
+    @property
+    def stopped_by(self) -> str | None:
+        """The stop string that ended its text, if one did."""
+        return None if self._text is None else self._text.stopped_by
 
     def unsealed(self) -> npt.NDArray[np.uint32]:
         """The computed tokens that follow the lease's last whole block."""

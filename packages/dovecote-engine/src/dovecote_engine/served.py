@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from llguidance import LLTokenizer
     from mlx import nn
 
     from dovecote_cache import Geometry
+    from dovecote_engine.markup import Markup
+    from dovecote_engine.sampled_turns import SampledTurn
     from dovecote_engine.text_stream import TextStream
 
 
@@ -28,20 +31,37 @@ class Tokenizer(Protocol):
         self,
         messages: Sequence[Mapping[str, object]],
         tools: Sequence[Mapping[str, object]] | None = None,
+        salt: bytes = b"",
     ) -> tuple[int, ...]:
         """The token ids of a conversation under the model's chat template."""
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The token ids of a text."""
 
+    def encode_inner(self, text: str) -> tuple[int, ...]:
+        """The token ids of a text that stands inside a prompt."""
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of token ids."""
 
-    def text_stream(self) -> TextStream:
-        """A fresh incremental detokenizer."""
+    def verbatim(self, tokens: Sequence[int]) -> str:
+        """The text of token ids, special ones included."""
+
+    def text_stream(self, shown_ids: frozenset[int] = frozenset()) -> TextStream:
+        """A fresh incremental detokenizer. Special tokens have no text but for `shown_ids`."""
 
     def token_bytes(self, token: int) -> bytes:
         """What one token stands for, by itself; the name of one that stands for no text."""
+
+    @property
+    def markup(self) -> Markup:
+        """How reasoning and tool calls are marked."""
+
+    def grammar_tokenizer(self) -> LLTokenizer | None:
+        """The vocabulary for grammars; None if it cannot be had. Takes time."""
+
+    def remember(self, turn: SampledTurn, salt: bytes) -> None:
+        """Keeps an answer's tokens for `render`, should it come back."""
 
 
 class Loaded(Protocol):
@@ -69,7 +89,11 @@ class Loaded(Protocol):
 
     @property
     def geometry(self) -> Geometry:
-        """The shape of its K and V."""
+        """The shape of its K and V; of nothing, if it is uncached."""
+
+    @property
+    def uncached(self) -> str:
+        """Why the pool cannot keep what it computes; empty if it can."""
 
     @property
     def created(self) -> int:
@@ -78,9 +102,13 @@ class Loaded(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """What callers may know of the model. `created` is in unix seconds."""
+    """What callers may know of the model.
+
+    `created` is in unix seconds. `uncached`: why every prompt is computed anew; empty if it is not.
+    """
 
     id: str
     created: int
     context_tokens: int
     tokenizer: Tokenizer
+    uncached: str = ""

@@ -8,20 +8,28 @@ V vocabulary. A slab array is [R, H, capacity, D] in the model's dtype:
     row 1      ...
     row R - 1
 
+A layer with a window keeps no more than a ring: position p lies at p modulo the ring's length,
+which is the window and the longest chunk, in whole blocks, so that a chunk finds all it attends to
+and its blocks can be sealed afterwards. While the capacity is less than the ring, so is the plane.
+
 S1  A position at or past its row's length holds a finite number: attention multiplies it by a zero
     weight, and zero times NaN is NaN. Fresh memory is zeroed; a row that failed is cleared.
 S2  No buffer view outlives the call that made it: MLX updates an array in place only while nobody
     else holds its buffer, and would copy the whole slab otherwise.
-S3  rows * capacity * bytes of a token stay within the budget, as long as callers ask
-    `can_reserve` before they promise a row.
+S3  What the rows take (rows * capacity * bytes of a token, less what rings spare) stays within the
+    budget, as long as callers ask `can_reserve` before they promise a row.
 S4  While it grows in slices, some planes have the new shape already and the others the old one:
-    every plane has at least `rows` rows of `capacity` positions, in which nothing has moved.
+    every plane has at least `rows` rows of `capacity` positions (or of a ring), in which nothing
+    has moved.
+S5  A row of length n holds the last positions of each windowed layer, as many as its ring has; one
+    that began in the pool, those from its lease's `resume_block` on.
 
 Does not know sequences, the pool's index or the model. Engine thread only.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -35,14 +43,24 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from dovecote_cache import Geometry
+    from dovecote_cache import Geometry, Lease
 
+# More tokens than any context: where the search for the longest row begins.
+_MOST_TOKENS = 1 << 30
 # Growing copies the slab; steps keep that rare: 256 tokens is what mlx-lm's own cache uses.
 CAPACITY_STEP_TOKENS = 256
 
 
 def _round_up(count: int, step: int) -> int:
     return -(-count // step) * step
+
+
+def _ring(window: int, chunk_tokens: int, geometry: Geometry) -> int:
+    """Positions of a windowed layer's ring: what a chunk sees, or what of it is still unsealed."""
+    if not window:
+        return 0
+    block_tokens = geometry.block_tokens
+    return _round_up(max(window, block_tokens) + chunk_tokens, block_tokens)
 
 
 def _power_of_two(count: int) -> int:
@@ -74,12 +92,22 @@ class Slab:
     capacity: int
     _target: tuple[int, int]
 
-    def __init__(self, geometry: Geometry, budget_bytes: int) -> None:
+    def __init__(self, geometry: Geometry, budget_bytes: int, chunk_tokens: int = 512) -> None:
+        """`chunk_tokens`: no forward over one row has more."""
         self._dtype: mx.Dtype = getattr(mx, geometry.dtype)
         self._block_tokens = geometry.block_tokens
         self._shapes = [(shape.kv_heads, shape.k_dim, shape.v_dim) for shape in geometry.layers]
-        self._token_bytes = geometry.dense_bytes_per_token
         self._budget_bytes = budget_bytes
+        self.chunk_tokens = chunk_tokens
+        self.windows = [shape.window for shape in geometry.layers]
+        self.rings = [_ring(window, chunk_tokens, geometry) for window in self.windows]
+        sizes = [shape.elements_per_token * geometry.element_bytes for shape in geometry.layers]
+        self._token_bytes = sum(
+            size for size, ring in zip(sizes, self.rings, strict=True) if not ring
+        )
+        self._ring_bytes = [
+            (ring, size) for size, ring in zip(sizes, self.rings, strict=True) if ring
+        ]
         self.reset()
 
     @property
@@ -105,8 +133,11 @@ class Slab:
     @property
     def row_limit_tokens(self) -> int:
         """The longest row that fits into the budget alone."""
-        tokens = self._budget_bytes // self._token_bytes
-        return tokens // CAPACITY_STEP_TOKENS * CAPACITY_STEP_TOKENS
+        capacities = range(CAPACITY_STEP_TOKENS, _MOST_TOKENS, CAPACITY_STEP_TOKENS)
+        fitting = bisect_right(
+            capacities, self._budget_bytes, key=lambda capacity: self._bytes(1, capacity)
+        )
+        return fitting * CAPACITY_STEP_TOKENS
 
     def can_reserve(self, rows: int, tokens: int) -> bool:
         """Whether that many rows of that many tokens fit into the budget."""
@@ -165,11 +196,29 @@ class Slab:
         keys = [_buffer(array) for array in self.keys]
         values = [_buffer(array) for array in self.values]
         try:
-            with RowPlanes(keys, values, row) as planes:
+            with RowPlanes(keys, values, row, self.rings) as planes:
                 yield planes
         finally:
             for view in (*keys, *values):
                 view.release()
+
+    def restore(self, lease: Lease, row: int, start_block: int, end_block: int) -> int:
+        """Decodes matched blocks into a row; the tokens that the lease still covers.
+
+        Where these are fewer than before, the row's rings are empty: see `Lease.decode`.
+        """
+        tokens = lease.tokens
+        with self.row_planes(row) as planes:
+            valid = lease.decode(planes, start_block, end_block)
+        if valid < tokens:
+            # A damaged block may have left anything behind (S1).
+            self.clear_row(row, valid)
+        return valid
+
+    def is_sound(self, row: int, start: int, end: int) -> mx.array:
+        """Whether the last layer's keys at positions [start, end) are finite. Unevaluated."""
+        keys, ring = self.keys[-1][row], self.rings[-1]
+        return mx.all(mx.isfinite(keys if ring else keys[:, start:end]))
 
     def move_row(self, source: int, target: int, tokens: int) -> None:
         """Copies the first `tokens` positions of a row over another one.
@@ -193,14 +242,16 @@ class Slab:
                 del memory
 
     def clear_row(self, row: int, start: int = 0) -> None:
-        """Zeroes a row from a position on, whatever bytes it held (S1)."""
-        for plane in self._settled_planes():
+        """Zeroes a row from a position on, and its rings, whatever bytes they held (S1)."""
+        for place, plane in enumerate(self._settled_planes()):
+            ring = self.rings[place % self.layers]
             with _elements(plane) as (memory,):
-                memory[row, :, start:] = 0
+                memory[row, :, 0 if ring else start :] = 0
                 del memory
 
     def _bytes(self, rows: int, capacity: int) -> int:
-        return rows * capacity * self._token_bytes
+        rings = sum(min(ring, capacity) * size for ring, size in self._ring_bytes)
+        return rows * (capacity * self._token_bytes + rings)
 
     def _settled_planes(self) -> Iterator[mx.array]:
         self.settle()
@@ -226,7 +277,10 @@ class Slab:
         self.settle()
         for place in range(start, end):
             side = (self.keys, self.values)[place % 2]
-            side[place // 2] = self._resized(side[place // 2], *self._target)
+            layer, (rows, capacity) = place // 2, self._target
+            ring = self.rings[layer]
+            positions = min(capacity, ring) if ring else capacity
+            side[layer] = self._resized(side[layer], rows, positions)
         mx.clear_cache()
 
     def _resized(self, plane: mx.array, rows: int, capacity: int) -> mx.array:

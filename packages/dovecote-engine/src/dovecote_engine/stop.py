@@ -21,26 +21,39 @@ class _Automaton:
     """How much of one string the text's end matches."""
 
     def __init__(self, stop: str) -> None:
-        self._stop = stop
+        self.stop = stop
         self._shorter = _borders(stop)
         self.matched = 0
 
     def advance(self, character: str) -> bool:
         """Whether the string is complete with this character. It is then used up."""
-        while self.matched and character != self._stop[self.matched]:
+        while self.matched and character != self.stop[self.matched]:
             self.matched = self._shorter[self.matched - 1]
-        if character == self._stop[self.matched]:
+        if character == self.stop[self.matched]:
             self.matched += 1
-        return self.matched == len(self._stop)
+        return self.matched == len(self.stop)
 
 
 class StopMatcher:
-    """A filter for one text. `stops` are not empty strings; without any, everything passes."""
+    """A filter for one text. `stops` are not empty strings; without any, everything passes.
+
+    `stopped_by` is the one of them that ended it.
+    """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self._automata = [_Automaton(stop) for stop in stops]
         self._held = ""
-        self.is_stopped = False
+        self.stopped_by: str | None = None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the text has ended."""
+        return self.stopped_by is not None
+
+    @property
+    def held(self) -> int:
+        """Characters that are held back."""
+        return len(self._held)
 
     def push(self, text: str) -> str:
         """What may be shown now that `text` has come. Nothing more after a stop."""
@@ -48,10 +61,9 @@ class StopMatcher:
             return "" if self.is_stopped else text
         known, self._held = self._held + text, ""
         for end in range(len(known) - len(text), len(known)):
-            stop_length = self._advance(known[end])
-            if stop_length:
-                self.is_stopped = True
-                return known[: end + 1 - stop_length]
+            self.stopped_by = self._advance(known[end])
+            if self.stopped_by is not None:
+                return known[: end + 1 - len(self.stopped_by)]
         shown = len(known) - max(automaton.matched for automaton in self._automata)
         self._held = known[shown:]
         return known[:shown]
@@ -61,10 +73,10 @@ class StopMatcher:
         rest, self._held = self._held, ""
         return rest
 
-    def _advance(self, character: str) -> int:
-        """The length of the longest stop that is complete with this character; 0 for none."""
-        complete = [each.matched for each in self._automata if each.advance(character)]
-        return max(complete, default=0)
+    def _advance(self, character: str) -> str | None:
+        """The longest stop that is complete with this character, if one is."""
+        complete = [each.stop for each in self._automata if each.advance(character)]
+        return max(complete, key=len, default=None)
 
 
 def _borders(text: str) -> list[int]:

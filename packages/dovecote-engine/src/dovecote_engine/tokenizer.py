@@ -10,6 +10,10 @@ the text as it was and makes the special token unrecognisable. Prompts without s
 the hostile - are tokenised in one piece, as everywhere. What this does not cover: templates whose
 turns are ordinary text (`User:`), and `encode`, whose raw prompts may hold special tokens on
 purpose.
+
+Turns that this model has sampled itself are written with the tokens that they were (`splices.py`).
+Where the template knows no tools, or mlx-lm has no parser for its calls, `tool_prompt.py` tells of
+them in words.
 """
 
 from __future__ import annotations
@@ -19,13 +23,19 @@ import re
 import secrets
 import threading
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, SPMStreamingDetokenizer
+from transformers import PreTrainedTokenizerFast
 
 from dovecote_engine.chat_messages import plain_message
 from dovecote_engine.errors import BadRequest
+from dovecote_engine.markup import markup_of
+from dovecote_engine.recall import says, with_reasoning
+from dovecote_engine.sampled_turns import SampledTurn, SampledTurns
+from dovecote_engine.splices import Spoken, splice
 from dovecote_engine.text_stream import (
     BytesTextStream,
     TextStream,
@@ -33,10 +43,12 @@ from dovecote_engine.text_stream import (
     byte_level_bytes,
     sentencepiece_bytes,
 )
+from dovecote_engine.tool_prompt import tool_free
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from llguidance import LLTokenizer
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 __all__ = ["ChatTokenizer"]
@@ -67,11 +79,15 @@ class ChatTokenizer:
         self.vocabulary_size: int = len(wrapper)
         self.token_characters: int = max(map(len, wrapper.get_vocab()), default=0)
         self.has_tools: bool = wrapper.has_tool_calling
+        self.markup = markup_of(wrapper, self._special_ids)
+        self._turns = SampledTurns()
+        self._header = _assistant_header(wrapper)
 
     def render(
         self,
         messages: Sequence[Mapping[str, object]],
         tools: Sequence[Mapping[str, object]] | None = None,
+        salt: bytes = b"",
     ) -> tuple[int, ...]:
         """The prompt of a chat: the messages through the template, and the assistant's turn opened.
 
@@ -79,18 +95,24 @@ class ChatTokenizer:
         template as objects; `developer` is `system` where the template does not know it. Without a
         template each message is `role: content` on a line of its own, and `assistant:` follows.
         Raises: BadRequest(field="messages") if there is no message, a content is not text, or the
-        template refuses.
+        template refuses. `salt`: whose turns may be recognised.
         """
         if not messages:
             raise BadRequest("a chat needs at least one message", field="messages")
         mark = f"{secrets.randbelow(10**24):024d}"
-        chat = [plain_message(message, self._template) for message in messages]
+        plain = [plain_message(message, self._template) for message in messages]
+        chat, turns = self._recalled(plain, salt)
+        if not self.has_tools:
+            chat, tools = tool_free(chat, tools or ()), None
         prompt = self._prompt(self._marked(chat, mark), self._marked(tools, mark))
-        first, *others = prompt.split(mark)
-        tokens = self._tokens(first, special=not self._wrapper.has_chat_template)
-        for piece in others:
-            tokens += self._tokens(piece, special=False)
-        return tuple(tokens)
+        pieces: list[str | Sequence[int]] = [prompt]
+        if turns and self._header and self._special:
+            pieces = splice(prompt, turns, self._header, self._special)
+        return tuple(self._joined(pieces, mark))
+
+    def remember(self, turn: SampledTurn, salt: bytes) -> None:
+        """Keeps an answer's tokens for when it comes back as a message under that salt."""
+        self._turns.remember(turn, salt)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The ids of a raw prompt, begun as the model's tokenizer begins one (BOS or not).
@@ -98,6 +120,10 @@ class ChatTokenizer:
         The text of a special token becomes that token.
         """
         return tuple(self._tokens(text, special=True))
+
+    def encode_inner(self, text: str) -> tuple[int, ...]:
+        """The ids of a text that stands inside a prompt: as `encode`, without its beginning."""
+        return tuple(self._tokens(text, special=False))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of `tokens` without special ones."""
@@ -108,11 +134,32 @@ class ChatTokenizer:
         )
         return text
 
-    def text_stream(self) -> TextStream:
-        """A new incremental detokenizer, for one answer."""
+    def verbatim(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, special ones included."""
+        text: str = self._wrapper.decode(
+            [*tokens], skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def text_stream(self, shown_ids: frozenset[int] = frozenset()) -> TextStream:
+        """A new incremental detokenizer, for one answer. Special tokens have no text in it, but for
+        those of `shown_ids`.
+        """
         if self._token_bytes is None:
-            return WindowTextStream(self.decode)
-        return BytesTextStream(self._bytes, drop_space=self._drops_space)
+            return WindowTextStream(partial(self._decode_showing, shown_ids))
+        return BytesTextStream(partial(self._bytes, shown_ids), drop_space=self._drops_space)
+
+    def grammar_tokenizer(self) -> LLTokenizer | None:
+        """The vocabulary as grammars need it; None if the tokenizer is not a fast one. Takes from
+        0.4 s (49,152 tokens) to a few.
+        """
+        from llguidance.hf import from_tokenizer
+
+        inner = getattr(self._wrapper, "_tokenizer", None)
+        if not isinstance(inner, PreTrainedTokenizerFast):
+            return None
+        with self._lock:
+            return from_tokenizer(inner, eos_token=sorted(self.eos_ids))
 
     def token_bytes(self, token: int) -> bytes:
         """What one token stands for, by itself: perhaps a part of a character. The name of a
@@ -127,7 +174,56 @@ class ChatTokenizer:
             return self.decode((token,)).encode()
         return self._token_bytes(name)
 
-    def _bytes(self, token: int) -> bytes:
+    def _recalled(
+        self, chat: list[dict[str, object]], salt: bytes
+    ) -> tuple[list[dict[str, object]], list[Spoken]]:
+        """The messages as the template is to have them, and the turns among them that are known."""
+        told, turns = [], []
+        for message in chat:
+            turn = self._turns.find(message, salt) if message["role"] == "assistant" else None
+            if turn is None:
+                told.append(message)
+                continue
+            spoken = Spoken(self.verbatim(turn.tokens), turn.tokens)
+            turns.append(spoken)
+            told.append(self._as_spoken(message, turn, spoken))
+        return told, turns
+
+    def _as_spoken(
+        self, message: dict[str, object], turn: SampledTurn, spoken: Spoken
+    ) -> dict[str, object]:
+        """The message of a known turn, nearer to what was sampled, if it says the same."""
+        if not turn.call_ids:
+            return message
+        if self.has_tools:
+            return with_reasoning(message, turn.reasoning)
+        think = self.markup.think
+        tags = None if think is None else (think.start, think.end)
+        if not says(spoken.text, message, tags):
+            return message
+        plain = {key: value for key, value in message.items() if key != "tool_calls"}
+        return {**plain, "content": spoken.text}
+
+    def _joined(self, pieces: Iterable[str | Sequence[int]], mark: str) -> list[int]:
+        """The tokens of a prompt's pieces; those of text are cut at the marks."""
+        tokens: list[int] = []
+        special = not self._wrapper.has_chat_template
+        for piece in pieces:
+            if not isinstance(piece, str):
+                tokens += piece
+                continue
+            for text in piece.split(mark):
+                tokens += self._tokens(text, special=special)
+                special = False
+        return tokens
+
+    def _decode_showing(self, shown_ids: frozenset[int], tokens: Sequence[int]) -> str:
+        hidden = self._special_ids - shown_ids
+        return self.verbatim([token for token in tokens if token not in hidden])
+
+    def _bytes(self, shown_ids: frozenset[int], token: int) -> bytes:
+        if token in shown_ids:
+            return self.token_bytes(token)
         if token in self._special_ids or self._token_bytes is None:
             return b""
         name = self._wrapper.convert_ids_to_tokens(token)
@@ -171,6 +267,19 @@ def _first_characters(special: Iterable[str]) -> re.Pattern[str] | None:
     if not texts:
         return None
     return re.compile(rf"(?=(?:{'|'.join(map(re.escape, texts))})).", re.DOTALL)
+
+
+def _assistant_header(wrapper: TokenizerWrapper) -> str:
+    """What the template puts before an answer; empty if that cannot be told."""
+    if not wrapper.has_chat_template:
+        return ""
+    chat = [{"role": "user", "content": "Hi"}]
+    try:
+        closed: str = wrapper.apply_chat_template(chat, add_generation_prompt=False, tokenize=False)
+        opened: str = wrapper.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    except (jinja2.TemplateError, TypeError, ValueError, LookupError):
+        return ""
+    return opened.removeprefix(closed) if opened.startswith(closed) else ""
 
 
 def _template_source(wrapper: TokenizerWrapper) -> str:

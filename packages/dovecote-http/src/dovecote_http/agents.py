@@ -6,7 +6,7 @@
     POST   /agents/{name}/fork      {"name": ...}
     DELETE /agents/{name}
     GET    /agents/{name}/archive   a file with its blocks
-    POST   /agents/archive?name=    such a file
+    POST   /agents/archive?name=&cache_salt=    such a file
 
 Names hold any printable characters and come percent-encoded. They never become paths: archives pass
 through temporary files of the system's own naming, since neither a slow client nor a cut connection
@@ -23,7 +23,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -31,13 +31,16 @@ from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
 from dovecote_engine.agent import AgentChanges
+from dovecote_http.api_keys import tenant_of
 from dovecote_http.bodies import decode_body
-from dovecote_http.errors import invalid, too_large
-from dovecote_http.keys import BRIDGE
+from dovecote_http.errors import admin_only, invalid
+from dovecote_http.intake import received
+from dovecote_http.keys import BRIDGE, SETTINGS
 from dovecote_http.middlewares import expect
+from dovecote_http.tenant_agents import TenantAgents
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from dovecote_engine.agent import AgentView
 
@@ -45,6 +48,7 @@ T = TypeVar("T")
 
 _CHUNK_BYTES = 1 << 18
 _ARCHIVE_TYPE = "application/octet-stream"
+_LONGEST_SALT = 256
 _HEADROOM_BYTES = 1 << 20
 """What an archive of the whole pool takes beside its blocks."""
 
@@ -104,21 +108,21 @@ class Fork(Struct, frozen=True, forbid_unknown_fields=True):
 
 async def agents(request: web.Request) -> web.Response:
     """All agents of the served model."""
-    found = await request.app[BRIDGE].ask(lambda engine: engine.agents.list())
+    found = await _ask(request, lambda agents: agents.list())
     return _json(AgentList("list", [_body(agent) for agent in found]))
 
 
 async def agent(request: web.Request) -> web.Response:
     """One agent."""
     name = request.match_info["name"]
-    return _json(_body(await request.app[BRIDGE].ask(lambda engine: engine.agents.get(name))))
+    return _json(_body(await _ask(request, lambda agents: agents.get(name))))
 
 
 async def change(request: web.Request) -> web.Response:
     """Changes all that the body asks for, or nothing."""
     name = request.match_info["name"]
     changes = _changes(decode_body(await request.read(), Changes))
-    changed = await request.app[BRIDGE].ask(lambda engine: engine.agents.change(name, changes))
+    changed = await _ask(request, lambda agents: agents.change(name, changes))
     return _json(_body(changed))
 
 
@@ -126,14 +130,14 @@ async def fork(request: web.Request) -> web.Response:
     """A new agent over the same chain."""
     name = request.match_info["name"]
     new_name = decode_body(await request.read(), Fork).name
-    forked = await request.app[BRIDGE].ask(lambda engine: engine.agents.fork(name, new_name))
+    forked = await _ask(request, lambda agents: agents.fork(name, new_name))
     return _json(_body(forked), status=201)
 
 
 async def delete(request: web.Request) -> web.Response:
     """Forgets the agent and frees what is its own."""
     name = request.match_info["name"]
-    freed = await request.app[BRIDGE].ask(lambda engine: engine.agents.delete(name))
+    freed = await _ask(request, lambda agents: agents.delete(name))
     return _json(Deletion(name, "agent.deleted", deleted=True, freed_blocks=freed))
 
 
@@ -141,17 +145,19 @@ async def export(request: web.Request) -> web.StreamResponse:
     """The agent's archive. It is complete before its first byte is sent."""
     name = request.match_info["name"]
     async with _temporary_file() as path:
-        await request.app[BRIDGE].ask(lambda engine: engine.agents.export(name, path))
+        await _ask(request, lambda agents: agents.export(name, path))
         return await _send(request, path, name)
 
 
 async def import_(request: web.Request) -> web.Response:
     """The agent of an archive. It is received and verified before any of it is taken."""
-    name = request.query.get("name")
+    name, salt = request.query.get("name"), _salt(request)
+    if tenant_of(request).shares_prefixes:  # nobody can tell whether its K and V are true
+        raise admin_only()
     pool = (await request.app[BRIDGE].status()).pool
     async with _temporary_file() as path:
         await _receive(request, path, pool.file_bytes + _HEADROOM_BYTES)
-        imported = await request.app[BRIDGE].ask(lambda engine: engine.agents.import_(path, name))
+        imported = await _ask(request, lambda agents: agents.import_(path, name, salt))
     return _json(_body(imported), status=201)
 
 
@@ -171,6 +177,22 @@ def routes(prefix: str) -> list[web.RouteDef]:
         add["POST"](f"{one}/fork", fork),
         add["GET"](f"{one}/archive", export),
     ]
+
+
+async def _ask(request: web.Request, call: Callable[[TenantAgents], T]) -> T:
+    """What the caller gets of its agents. Raises: as `EngineBridge.ask`."""
+    tenant = tenant_of(request)
+    return await request.app[BRIDGE].ask(lambda engine: call(TenantAgents(engine.agents, tenant)))
+
+
+def _salt(request: web.Request) -> bytes | None:
+    """The salt that an import asks for. Raises: ApiError (400)."""
+    given = request.query.get("cache_salt")
+    if given is None:
+        return None
+    if not 1 <= len(given) <= _LONGEST_SALT:
+        raise invalid(f"'cache_salt' must be 1 to {_LONGEST_SALT} characters.", "cache_salt")
+    return given.encode("utf-8", "replace")
 
 
 def _changes(body: Changes) -> AgentChanges:
@@ -216,16 +238,47 @@ def _json(body: Struct, status: int = 200) -> web.Response:
 @asynccontextmanager
 async def _temporary_file() -> AsyncIterator[Path]:
     """A path that nobody else can open (0700 above it), removed at the end with what is there."""
-    folder = await asyncio.to_thread(TemporaryDirectory, prefix="dovecote-archive-")
+    make = partial(TemporaryDirectory, prefix="dovecote-archive-")
+    folder = await _made(make, TemporaryDirectory.cleanup)
     try:
         yield Path(folder.name) / "agent"
     finally:
-        await asyncio.to_thread(folder.cleanup)
+        await asyncio.shield(asyncio.to_thread(folder.cleanup))
+
+
+@asynccontextmanager
+async def _opened(path: Path, mode: Literal["rb", "xb"]) -> AsyncIterator[IO[bytes]]:
+    """The file, closed at the end, whenever that is."""
+    file: IO[bytes] = await _made(lambda: path.open(mode), _close)
+    try:
+        yield file
+    finally:
+        await asyncio.shield(asyncio.to_thread(file.close))
+
+
+def _close(file: IO[bytes]) -> None:
+    file.close()
+
+
+async def _made(make: Callable[[], T], undo: Callable[[T], object]) -> T:
+    """What `make` gives, called in a thread; undone there if the caller has left by then."""
+    making = asyncio.ensure_future(asyncio.to_thread(make))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        loop = asyncio.get_running_loop()
+        making.add_done_callback(
+            lambda made: (
+                None
+                if made.cancelled() or made.exception()
+                else loop.run_in_executor(None, undo, made.result())
+            )
+        )
+        raise
 
 
 async def _send(request: web.Request, path: Path, name: str) -> web.StreamResponse:
-    file = await asyncio.to_thread(path.open, "rb")
-    try:
+    async with _opened(path, "rb") as file:
         response = web.StreamResponse(
             headers={
                 "Content-Type": _ARCHIVE_TYPE,
@@ -237,22 +290,11 @@ async def _send(request: web.Request, path: Path, name: str) -> web.StreamRespon
         while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
             await response.write(chunk)
         await response.write_eof()
-    finally:
-        await asyncio.to_thread(file.close)
     return response
 
 
 async def _receive(request: web.Request, path: Path, most_bytes: int) -> None:
-    """Raises: ApiError (413) if the body is longer."""
-    if (request.content_length or 0) > most_bytes:
-        raise too_large()
-    received = 0
-    file = await asyncio.to_thread(path.open, "xb")
-    try:
-        async for chunk in request.content.iter_chunked(_CHUNK_BYTES):
-            received += len(chunk)
-            if received > most_bytes:
-                raise too_large()
+    """Raises: ApiError, 413 if the body is longer and 408 if it does not keep coming."""
+    async with _opened(path, "xb") as file:
+        async for chunk in received(request, most_bytes, request.app[SETTINGS]):
             await asyncio.to_thread(file.write, chunk)
-    finally:
-        await asyncio.to_thread(file.close)

@@ -6,12 +6,16 @@ Unknown fields are ignored: clients send many. Does not know headers, the engine
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from dovecote_http.errors import ApiError, invalid
+from dovecote_http.forms import convert_at
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "ChatBody",
@@ -19,6 +23,7 @@ __all__ = [
     "Message",
     "StreamOptions",
     "TextPart",
+    "chat_body",
     "decode_body",
     "decode_chat",
     "template_messages",
@@ -39,6 +44,20 @@ class TextPart(Struct, frozen=True):
     text: str | None = None
 
 
+class CalledFunction(Struct, frozen=True):
+    """A function with its arguments: JSON text, or, against the rules, the object itself."""
+
+    name: str
+    arguments: str | dict[str, object] | None = None
+
+
+class ToolCallSpec(Struct, frozen=True):
+    """A tool call that an assistant's turn made."""
+
+    function: CalledFunction
+    id: str | None = None
+
+
 class Message(Struct, frozen=True):
     """One message of the conversation."""
 
@@ -46,8 +65,10 @@ class Message(Struct, frozen=True):
     content: str | list[TextPart] | None = None
     name: str | None = None
     tool_call_id: str | None = None
-    tool_calls: object = None
+    tool_calls: list[object] | None = None
     function_call: object = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
 
 
 class StreamOptions(Struct, frozen=True):
@@ -77,6 +98,7 @@ class GenerationBody(Struct, frozen=True, kw_only=True):
     prompt_cache_key: str | None = None
     cache_salt: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     user: str | None = None
+    safety_identifier: str | None = None
     priority: object = None
 
     @property
@@ -104,12 +126,15 @@ class ChatBody(GenerationBody, frozen=True, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
 
-    # Understood only where they ask for nothing: see _NEUTRAL.
-    tools: object = None
+    # What they hold is checked in forms.py.
+    tools: list[object] | None = None
     tool_choice: object = None
+    parallel_tool_calls: bool | None = None
+    response_format: object = None
+
+    # Understood only where they ask for nothing: see _NEUTRAL.
     functions: object = None
     function_call: object = None
-    response_format: object = None
     modalities: object = None
     audio: object = None
     web_search_options: object = None
@@ -126,11 +151,8 @@ class ChatBody(GenerationBody, frozen=True, kw_only=True):
 
 
 _NEUTRAL: dict[str, tuple[object, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "modalities": ([], ["text"]),
     "audio": (),
     "web_search_options": (),
@@ -140,7 +162,18 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
 
 def decode_chat(raw: bytes) -> ChatBody:
     """The validated body. Raises: ApiError (400) that names the field at fault."""
-    body = decode_body(raw, ChatBody)
+    return _checked(decode_body(raw, ChatBody))
+
+
+def chat_body(fields: Mapping[str, object]) -> ChatBody:
+    """The validated body that another protocol's was translated to. Raises: as `decode_chat`."""
+    try:
+        return _checked(msgspec.convert(fields, ChatBody))
+    except msgspec.ValidationError as error:
+        raise _misfit(str(error)) from error
+
+
+def _checked(body: ChatBody) -> ChatBody:
     for name, neutral in _NEUTRAL.items():
         value = getattr(body, name)
         if value is not None and value not in neutral:
@@ -151,24 +184,48 @@ def decode_chat(raw: bytes) -> ChatBody:
 
 
 def template_messages(body: ChatBody) -> list[dict[str, object]]:
-    """The messages as a chat template takes them: content is always a string.
+    """The messages as a chat template takes them: content is always a string, and the older words
+    for calls and their results are the newer ones.
 
-    Raises: ApiError (400) for content that is not text and for tool calls.
+    Raises: ApiError (400) for content that is not text and for calls that are none.
     """
     return [_template_message(at, message) for at, message in enumerate(body.messages)]
 
 
 def _template_message(at: int, message: Message) -> dict[str, object]:
-    if message.tool_calls not in (None, []):
-        raise unsupported(f"messages[{at}].tool_calls")
-    if message.function_call is not None:
-        raise unsupported(f"messages[{at}].function_call")
-    shown: dict[str, object] = {"role": message.role, "content": _text(at, message)}
+    role = "tool" if message.role == "function" else message.role
+    shown: dict[str, object] = {"role": role, "content": _text(at, message)}
+    if calls := _calls(at, message):
+        shown["tool_calls"] = calls
+    reasoning = message.reasoning_content or message.reasoning
+    if reasoning is not None and message.role == "assistant":
+        shown["reasoning_content"] = reasoning
     if message.name is not None:
         shown["name"] = message.name
     if message.tool_call_id is not None:
         shown["tool_call_id"] = message.tool_call_id
     return shown
+
+
+def _calls(at: int, message: Message) -> list[dict[str, object]]:
+    place = f"messages[{at}].tool_calls"
+    made = [
+        convert_at(each, ToolCallSpec, f"{place}[{number}]")
+        for number, each in enumerate(message.tool_calls or ())
+    ]
+    if message.function_call is not None:
+        function = convert_at(
+            message.function_call, CalledFunction, f"messages[{at}].function_call"
+        )
+        made.append(ToolCallSpec(function, f"call_{at}"))
+    return [
+        {
+            "id": call.id or f"call_{at}_{number}",
+            "type": "function",
+            "function": {"name": call.function.name, "arguments": call.function.arguments or "{}"},
+        }
+        for number, call in enumerate(made)
+    ]
 
 
 def _text(at: int, message: Message) -> str:

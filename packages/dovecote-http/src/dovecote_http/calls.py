@@ -22,9 +22,22 @@ from aiohttp import web
 from dovecote_engine.request import ChoiceFinished, Failed, Finished, Started, TokenEvent, Usage
 from dovecote_http.errors import cancelled, generation_failed, model_not_found, timed_out
 from dovecote_http.identity import find_agent, find_priority
-from dovecote_http.keys import BRIDGE, METRICS, REQUEST_ID, RUNNING, SETTINGS, STREAM
+from dovecote_http.keys import (
+    ALLOWANCE,
+    BRIDGE,
+    HISTORY,
+    METRICS,
+    REQUEST_ID,
+    RUNNING,
+    SETTINGS,
+    STREAM,
+    SWAPS,
+    TENANT,
+)
 from dovecote_http.merged_events import MergedEvents
-from dovecote_http.replies import Answer, Choice, FinishWord
+from dovecote_http.rate_limits import UNLIMITED
+from dovecote_http.replies import Answer, Choice, FinishWord, Piece
+from dovecote_http.settings import ANY_MODEL
 from dovecote_http.sse import SseStream
 from dovecote_http.timing import started_headers
 
@@ -35,7 +48,7 @@ if TYPE_CHECKING:
     from dovecote_http.bodies import GenerationBody
     from dovecote_http.replies import Replies
 
-__all__ = ["Call", "Wanted", "answer_call", "limited", "read_call"]
+__all__ = ["Call", "Wanted", "answer_call", "limited", "read_call", "served_model"]
 
 _NOTHING = Usage(0, 0, 0)
 
@@ -52,7 +65,11 @@ class Call:
 
     def observe(self, event: Event) -> None:
         """Counts an event. Raises: ApiError if it says that there will be no answer."""
-        self.http.app[METRICS].observe(event, time.monotonic() - self.received_s)
+        age_s = time.monotonic() - self.received_s
+        self.http.app[METRICS].observe(event, age_s)
+        self.http.app[HISTORY].observe(event, age_s)
+        if isinstance(event, TokenEvent):
+            self.http.get(ALLOWANCE, UNLIMITED).take_tokens(1)
         if isinstance(event, Failed):
             raise generation_failed(event)
         if isinstance(event, ChoiceFinished | Finished) and event.reason == "cancelled":
@@ -69,7 +86,6 @@ class Wanted:
     requests: Sequence[Request]
     replies: Replies
     streams: bool
-    tells_usage: bool
     prefixes: Sequence[str] = ("",)
 
     @property
@@ -81,6 +97,11 @@ class Wanted:
     def tells_logprobs(self) -> bool:
         """Whether log probabilities were asked for."""
         return self.requests[0].top_logprobs is not None
+
+    def piece_of(self, event: TokenEvent | ChoiceFinished | Finished) -> Piece:
+        """What the event adds to its choice."""
+        logprobs = event.logprobs if self.tells_logprobs else None
+        return Piece(event.text, event.reasoning, event.tool_calls, logprobs)
 
     def blank_choices(self) -> list[Choice]:
         """All choices before anything is computed."""
@@ -107,12 +128,26 @@ async def limited(http: web.Request) -> AsyncIterator[float]:
 
 def read_call(http: web.Request, body: GenerationBody, prefix: str, received_s: float) -> Call:
     """The call that a body makes; `prefix` begins its id. Raises: ApiError."""
-    served = http.app[BRIDGE].model.id
-    if body.model not in (None, served):
-        raise model_not_found(str(body.model), served)
-    answer = Answer(f"{prefix}-{uuid.uuid4().hex}", int(time.time()), served)
+    served = served_model(http, body.model)
+    answer = Answer(f"{prefix}{uuid.uuid4().hex}", int(time.time()), served)
     agent, priority = find_agent(http.headers, body), find_priority(http.headers, body)
+    if agent is not None:
+        http[TENANT].agent(agent)  # refused before anything is computed for it
     return Call(http, answer, agent, priority, received_s)
+
+
+def served_model(http: web.Request, asked: str | None) -> str:
+    """The id of the served model, if that is what is asked for by one of its names.
+
+    Raises: ApiError (404) for another one; DoorClosed if that is about to be served instead.
+    """
+    served, settings = http.app[BRIDGE].admitting().id, http.app[SETTINGS]
+    if asked is None or asked == served or asked in settings.model_aliases:
+        return served
+    http.app[SWAPS].serve_on_request(asked, settings.drain_s)
+    if ANY_MODEL in settings.model_aliases:
+        return served
+    raise model_not_found(asked, served)
 
 
 async def answer_call(call: Call, prepare: Callable[[], Awaitable[Wanted]]) -> web.StreamResponse:
@@ -121,14 +156,19 @@ async def answer_call(call: Call, prepare: Callable[[], Awaitable[Wanted]]) -> w
     Raises: ApiError, and what `prepare` and admission raise: then no header has been sent.
     """
     app = call.http.app
+    model = app[BRIDGE].model
     async with AsyncExitStack() as stack:
-        entry = stack.enter_context(app[RUNNING].listed(call.answer.id, call.http[REQUEST_ID]))
+        tenant, allowance = call.http[TENANT], call.http.get(ALLOWANCE, UNLIMITED)
+        entry = stack.enter_context(
+            app[RUNNING].listed(call.answer.id, call.http[REQUEST_ID], tenant)
+        )
         wanted = await prepare()
         entry.engine_ids = [request.id for request in wanted.requests]
         streams = [
-            await stack.enter_async_context(await app[BRIDGE].submit(request))
+            await stack.enter_async_context(await app[BRIDGE].submit(tenant.own(request), model))
             for request in wanted.requests
         ]
+        allowance.take_tokens(sum(len(request.prompt) for request in wanted.requests))
         if entry.is_cancelled:
             raise cancelled()
         events = await stack.enter_async_context(MergedEvents(streams))
@@ -147,11 +187,9 @@ async def _answer_whole(call: Call, wanted: Wanted, events: MergedEvents) -> web
                 headers = headers or started_headers(event)
             case TokenEvent() | ChoiceFinished() | Finished():
                 choice = choices[number * wanted.choices + event.choice]
-                choice.text += event.text
-                if choice.logprobs is not None:
-                    choice.logprobs += event.logprobs
+                choice.add(wanted.piece_of(event))
                 if not isinstance(event, TokenEvent):
-                    choice.reason = _finish_word(event)
+                    choice.reason, choice.stop = _finish_word(event), event.stop
         if isinstance(event, Finished):
             usage = _sum(usage, event.usage)
     payload = wanted.replies.whole(choices, usage)
@@ -159,49 +197,48 @@ async def _answer_whole(call: Call, wanted: Wanted, events: MergedEvents) -> web
 
 
 async def _stream(call: Call, wanted: Wanted, events: MergedEvents) -> web.StreamResponse:
-    sse = SseStream(call.http)
+    sse = SseStream(call.http, wanted.replies.failure)
     call.http[STREAM] = sse
     usage = _NOTHING
     while not events.ended:
-        number, event = await _next_event(call, events, sse)
+        number, event = await _next_event(call, wanted, events, sse)
         call.observe(event)
         first = number * wanted.choices
         match event:
             case Started():
                 await sse.open(started_headers(event))
-                await _send_openings(sse, wanted, number)
+                await _send_openings(sse, wanted, number, event)
             case TokenEvent():
                 await _send_piece(sse, wanted, first + event.choice, event)
             case ChoiceFinished() | Finished():
                 await _send_piece(sse, wanted, first + event.choice, event)
-                await sse.send(wanted.replies.finish(first + event.choice, _finish_word(event)))
+                index, reason = first + event.choice, _finish_word(event)
+                await sse.write(wanted.replies.finish(index, reason, event.stop))
         if isinstance(event, Finished):
             usage = _sum(usage, event.usage)
-    if wanted.tells_usage:
-        await sse.send(wanted.replies.usage(usage))
-    await sse.done()
+    await sse.end(wanted.replies.ending(usage))
     return sse.response
 
 
-async def _send_openings(sse: SseStream, wanted: Wanted, number: int) -> None:
+async def _send_openings(sse: SseStream, wanted: Wanted, number: int, started: Started) -> None:
     first, prefix = number * wanted.choices, wanted.prefixes[number]
     for index in range(first, first + wanted.choices):
-        opening = wanted.replies.opening(index)
-        if opening is not None:
-            await sse.send(opening)
+        await sse.write(wanted.replies.opening(index, started))
         if prefix:
-            await sse.send(wanted.replies.piece(index, prefix, None))
+            await sse.write(wanted.replies.piece(index, Piece(prefix)))
 
 
 async def _send_piece(
     sse: SseStream, wanted: Wanted, index: int, event: TokenEvent | ChoiceFinished | Finished
 ) -> None:
-    if event.text or event.logprobs:
-        logprobs = event.logprobs if wanted.tells_logprobs else None
-        await sse.send(wanted.replies.piece(index, event.text, logprobs))
+    piece = wanted.piece_of(event)
+    if not piece.is_empty:
+        await sse.write(wanted.replies.piece(index, piece))
 
 
-async def _next_event(call: Call, events: MergedEvents, sse: SseStream) -> tuple[int, Event]:
+async def _next_event(
+    call: Call, wanted: Wanted, events: MergedEvents, sse: SseStream
+) -> tuple[int, Event]:
     """The next event; the client hears something at least every `keepalive_s` until then."""
     while True:
         try:
@@ -209,7 +246,7 @@ async def _next_event(call: Call, events: MergedEvents, sse: SseStream) -> tuple
                 return await events.get()
         except TimeoutError:
             await sse.open({})
-            await sse.comment()
+            await sse.write(wanted.replies.sign_of_life())
 
 
 def _finish_word(event: ChoiceFinished | Finished) -> FinishWord:
@@ -221,4 +258,5 @@ def _sum(one: Usage, other: Usage) -> Usage:
         one.prompt_tokens + other.prompt_tokens,
         one.cached_tokens + other.cached_tokens,
         one.completion_tokens + other.completion_tokens,
+        one.reasoning_tokens + other.reasoning_tokens,
     )

@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from dovecote_http.api_keys import tenant_of
 from dovecote_http.errors import request_not_found
 from dovecote_http.keys import BRIDGE, RUNNING
 
@@ -35,7 +36,7 @@ class Cancellation(Struct, frozen=True):
 async def cancel_request(request: web.Request) -> web.Response:
     """Ends every request of that id; 404 where there is none."""
     name = request.match_info["id"]
-    found = request.app[RUNNING].find(name)
+    found = request.app[RUNNING].find(name, tenant_of(request))
     if not found:
         raise request_not_found(name)
     cancelled = []

@@ -12,12 +12,14 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from dovecote_http.replies import FinishWord, UsageBody, token_text, usage_body
+from dovecote_http.sse import COMMENT, DONE, data_frame, failure_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dovecote_engine.request import TokenLogprobs, Usage
-    from dovecote_http.replies import Answer, Choice
+    from dovecote_engine.request import Started, TokenLogprobs, Usage
+    from dovecote_http.errors import ApiError
+    from dovecote_http.replies import Answer, Choice, Piece
 
 __all__ = ["TextReplies"]
 
@@ -66,10 +68,13 @@ class _Offsets:
 
 
 class TextReplies:
-    """The bodies of a text completion. `prefixes`: what each choice's text begins with."""
+    """The bodies of a text completion. `prefixes`: what each choice's text begins with.
+    `tells_usage`: as for `ChatReplies`.
+    """
 
-    def __init__(self, answer: Answer, prefixes: Sequence[str]) -> None:
+    def __init__(self, answer: Answer, prefixes: Sequence[str], *, tells_usage: bool) -> None:
         self._answer = answer
+        self._tells_usage = tells_usage
         self._offsets = [_Offsets(len(prefix)) for prefix in prefixes]
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> bytes:
@@ -80,22 +85,31 @@ class TextReplies:
         ]
         return self._completion(told, usage_body(usage))
 
-    def opening(self, index: int) -> None:  # noqa: ARG002 - the shape of `Replies.opening`
+    def opening(self, index: int, started: Started) -> bytes:  # noqa: ARG002 - as `Replies`
         """A text has no role to tell."""
-        return
+        return b""
 
-    def piece(self, index: int, text: str, logprobs: Sequence[TokenLogprobs] | None) -> bytes:
-        """As `Replies.piece`."""
-        choice = TextChoice(text, index, self._logprobs(index, logprobs), None)
-        return self._completion([choice], UNSET)
+    def piece(self, index: int, piece: Piece) -> bytes:
+        """As `Replies.piece`. A raw completion has neither reasoning nor calls."""
+        choice = TextChoice(piece.text, index, self._logprobs(index, piece.logprobs), None)
+        return data_frame(self._completion([choice], UNSET))
 
-    def finish(self, index: int, reason: FinishWord) -> bytes:
+    def finish(self, index: int, reason: FinishWord, stop: str | None) -> bytes:  # noqa: ARG002
         """As `Replies.finish`."""
-        return self._completion([TextChoice("", index, None, reason)], UNSET)
+        return data_frame(self._completion([TextChoice("", index, None, reason)], UNSET))
 
-    def usage(self, usage: Usage) -> bytes:
-        """As `Replies.usage`."""
-        return self._completion([], usage_body(usage))
+    def ending(self, usage: Usage) -> bytes:
+        """As `ChatReplies.ending`."""
+        counts = data_frame(self._completion([], usage_body(usage))) if self._tells_usage else b""
+        return counts + DONE
+
+    def sign_of_life(self) -> bytes:
+        """As `ChatReplies.sign_of_life`."""
+        return COMMENT
+
+    def failure(self, error: ApiError) -> bytes:
+        """As `Replies.failure`."""
+        return failure_frame(error)
 
     def _logprobs(
         self, index: int, logprobs: Sequence[TokenLogprobs] | None

@@ -31,7 +31,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
     """Answers one text completion, in one piece or as a stream."""
     async with limited(request) as received_s:
         body = decode_completion(await request.read())
-        call = read_call(request, body, "cmpl", received_s)
+        call = read_call(request, body, "cmpl-", received_s)
         try:
             return await answer_call(call, partial(_wanted, call, body))
         except BadRequest as error:
@@ -50,8 +50,8 @@ async def _wanted(call: Call, body: CompletionBody) -> Wanted:
     requests = [_request(call, body, number, prompt) for number, prompt in enumerate(prompts)]
     prefixes = await _echoes(bridge, given) if body.echo else [""] * len(given)
     beginnings = [prefix for prefix in prefixes for _ in range(body.n or 1)]
-    replies = TextReplies(call.answer, beginnings)
-    return Wanted(requests, replies, bool(body.stream), body.wants_usage, prefixes)
+    replies = TextReplies(call.answer, beginnings, tells_usage=body.wants_usage)
+    return Wanted(requests, replies, bool(body.stream), prefixes)
 
 
 def _request(call: Call, body: CompletionBody, number: int, prompt: tuple[int, ...]) -> Request:

@@ -12,20 +12,36 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dovecote_engine.agent import AgentChanges, AgentView
+    from dovecote_engine.forecast import Forecast
     from dovecote_engine.request import Event, Request
+    from dovecote_engine.runs import Run
 
 
 class TokenizerLike(Protocol):
     """Renders and tokenises. Any thread."""
 
-    def render(self, messages: Sequence[Mapping[str, object]]) -> tuple[int, ...]:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        tools: Sequence[Mapping[str, object]] | None = None,
+        salt: bytes = b"",
+    ) -> tuple[int, ...]:
         """Token ids of the conversation and of the header of the answer to come."""
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a raw prompt."""
 
+    def encode_inner(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text that stands inside a prompt."""
+
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of token ids."""
+        """The text of token ids without special ones."""
+
+    def verbatim(self, tokens: Sequence[int]) -> str:
+        """The text of token ids, special ones included."""
+
+    def token_bytes(self, token: int) -> bytes:
+        """What one token stands for; nothing for an id without a token."""
 
 
 class ModelLike(Protocol):
@@ -39,6 +55,8 @@ class ModelLike(Protocol):
     def context_tokens(self) -> int: ...
     @property
     def tokenizer(self) -> TokenizerLike: ...
+    @property
+    def uncached(self) -> str: ...
 
 
 class PoolStatsLike(Protocol):
@@ -90,6 +108,17 @@ class PoolStatsLike(Protocol):
     def write_errors(self) -> int: ...
 
 
+class VerifiedLike(Protocol):
+    """What a slice of a pool's verification found."""
+
+    @property
+    def checked(self) -> int: ...
+    @property
+    def damaged(self) -> int: ...
+    @property
+    def next_frame(self) -> int: ...
+
+
 class CountersLike(Protocol):
     """What the engine has done since it started."""
 
@@ -97,6 +126,14 @@ class CountersLike(Protocol):
     def steps(self) -> int: ...
     @property
     def prefilled_tokens(self) -> int: ...
+    @property
+    def decode_steps(self) -> int: ...
+    @property
+    def decoded_rows(self) -> int: ...
+    @property
+    def decode_seconds(self) -> float: ...
+    @property
+    def seal_seconds(self) -> float: ...
     @property
     def seal_errors(self) -> int: ...
     @property
@@ -132,8 +169,14 @@ class AgentsLike(Protocol):
     def list(self) -> Sequence[AgentView]:
         """All of them, the most recently used first."""
 
+    def survey(self) -> tuple[Sequence[AgentView], Sequence[Run]]:
+        """All of them, and which of them share which cached blocks."""
+
     def get(self, name: str) -> AgentView:
         """One of them."""
+
+    def forecast(self, name: str | None, prompt: tuple[int, ...], salt: bytes) -> Forecast:
+        """What a prompt of that agent would find."""
 
     def fork(self, name: str, new_name: str) -> AgentView:
         """A new one over the same chain."""
@@ -144,11 +187,13 @@ class AgentsLike(Protocol):
     def delete(self, name: str) -> int:
         """Forgets it; the blocks that this freed."""
 
-    def export(self, name: str, path: Path) -> int:
-        """Writes its archive; the tokens in it."""
+    def export(self, name: str, path: Path, shown_name: str | None = None) -> int:
+        """Writes its archive, in which it has the shown name; the tokens in it."""
 
-    def import_(self, path: Path, name: str | None = None) -> AgentView:
-        """Brings an archive's agent in."""
+    def import_(
+        self, path: Path, name: str | None = None, scope: str = "", salt: bytes | None = None
+    ) -> AgentView:
+        """Brings an archive's agent in, behind the scope and under the salt."""
 
 
 class EngineLike(Protocol):
@@ -169,6 +214,12 @@ class EngineLike(Protocol):
 
     def cancel(self, request_id: str) -> str | None:
         """Gives the request up; what it was doing, None if it is unknown or over. Idempotent."""
+
+    def check_pool(self) -> bool:
+        """Whether the pool's index is as it must be."""
+
+    def verify_pool(self, first_frame: int, frames: int) -> VerifiedLike:
+        """Reads and checks the payload of so many frames."""
 
     def drain(self) -> None:
         """Refuses new work from now on."""

@@ -4,8 +4,9 @@
        |                 `--an exception out of wait() or step()--> lost --> closed
        `--an exception out of the factory--> ready fails
 
-MLX state belongs to its thread, so nothing of an engine outlives its thread. A thread inside a step
-cannot be ended from outside: `ask_to_end` is heeded when the step returns.
+MLX state belongs to its thread, so nothing of an engine outlives its thread: when `note_end` is
+told its memory is free, unless somebody else holds it. A thread inside a step cannot be ended from
+outside: `ask_to_end` is heeded when the step returns.
 
 Does not know streams or HTTP, nor what follows a life: that is the bridge's.
 """
@@ -16,6 +17,7 @@ import asyncio
 import gc
 import threading
 import time
+import traceback
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -56,22 +58,25 @@ class EngineThread:
         self._loop = asyncio.get_running_loop()
         self._ending = threading.Event()
         self._step_began_s: float | None = None
-        self.ready: asyncio.Future[EngineLike] = self._loop.create_future()
+        self.engine: EngineLike | None = None
+        self.load_s = 0.0
+        self.ready: asyncio.Future[None] = self._loop.create_future()
         # A daemon: a factory that loads for minutes must not hold up an exit.
         self._thread = threading.Thread(target=self._run, name="dovecote-engine", daemon=True)
         self._thread.start()
 
     @property
     def step_age_s(self) -> float:
-        """How long the current step takes, or 0."""
+        """How long the current step takes, or 0; a wait that lasts twice its time counts as one."""
         began_s = self._step_began_s
-        return 0.0 if began_s is None else time.monotonic() - began_s
+        return 0.0 if began_s is None else max(0.0, time.monotonic() - began_s)
 
     def ask_to_end(self) -> None:
         """Closes the engine at its next chance."""
         self._ending.set()
-        if self.ready.done() and not self.ready.cancelled() and self.ready.exception() is None:
-            self.ready.result().wake()
+        engine = self.engine
+        if engine is not None:
+            engine.wake()
 
     async def join(self, timeout_s: float) -> bool:
         """Whether the thread has ended within that time."""
@@ -86,17 +91,22 @@ class EngineThread:
         except Exception as error:  # noqa: BLE001 - a close that failed: the pool stays locked
             _log.error("engine_not_closed", exc_info=error)
         # A model is too large to wait for the next collection, and a successor may load another.
+        self.engine = None
         gc.collect()
         self._post(partial(self._listener.note_end, self))
 
     def _live(self) -> None:
+        began_s = time.monotonic()
         try:
             made = self._factory()
         except Exception as error:  # noqa: BLE001 - `ready` raises it, for who waits to tell
+            _forget_locals(error)
             self._post(partial(_fail, self.ready, error))
             return
+        self.load_s = time.monotonic() - began_s
         with closing(made) as engine:
-            self._post(partial(_settle, self.ready, engine))
+            self.engine = engine
+            self._post(partial(_settle, self.ready))
             try:
                 self._step_until_asked(engine)
             except Exception as error:  # noqa: BLE001 - the engine loop's door: readiness tells
@@ -107,6 +117,8 @@ class EngineThread:
 
     def _step_until_asked(self, engine: EngineLike) -> None:
         while not self._ending.is_set():
+            # An idle engine writes to the disk, and that may hang as a step may.
+            self._step_began_s = time.monotonic() + 2 * _WAIT_S
             if not engine.wait(_WAIT_S):
                 continue
             self._step_began_s = time.monotonic()
@@ -114,6 +126,7 @@ class EngineThread:
             self._step_began_s = None
             if events:
                 self._post(partial(self._listener.take_events, self, events))
+        self._step_began_s = None
 
     def _post(self, call: Callable[[], None]) -> None:
         try:
@@ -123,11 +136,19 @@ class EngineThread:
                 raise
 
 
-def _settle(ready: asyncio.Future[EngineLike], engine: EngineLike) -> None:
+def _settle(ready: asyncio.Future[None]) -> None:
     if not ready.done():
-        ready.set_result(engine)
+        ready.set_result(None)
 
 
-def _fail(ready: asyncio.Future[EngineLike], error: Exception) -> None:
+def _fail(ready: asyncio.Future[None], error: Exception) -> None:
     if not ready.done():
         ready.set_exception(error)
+
+
+def _forget_locals(error: BaseException) -> None:
+    """Lets go of what the frames of a failed factory hold: half a model, perhaps."""
+    link: BaseException | None = error
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__

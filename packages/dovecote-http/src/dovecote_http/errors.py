@@ -27,6 +27,7 @@ from dovecote_engine.errors import (
     UnknownAgent,
 )
 from dovecote_http.bridge import EngineStopped
+from dovecote_http.door import DoorClosed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,11 +76,11 @@ class ApiError(Exception):
         """The JSON of the whole body."""
         return msgspec.json.encode({"error": self.body})
 
-    def response(self) -> web.Response:
-        """The error as a response of its own."""
+    def response(self, payload: bytes | None = None) -> web.Response:
+        """The error as a response of its own; `payload` in place of OpenAI's body."""
         return web.Response(
             status=self.status,
-            body=self.payload,
+            body=self.payload if payload is None else payload,
             headers=self.headers,
             content_type="application/json",
         )
@@ -100,6 +101,12 @@ def request_not_found(asked: str) -> ApiError:
     """A 404 for an id under which nothing runs."""
     message = f"No request of the id '{asked}' is running."
     return ApiError(404, ErrorBody(message, _INVALID, "id", "request_not_found"))
+
+
+def response_not_found(asked: str) -> ApiError:
+    """A 404 for a response that is not remembered."""
+    message = f"Response with id '{asked}' not found."
+    return ApiError(404, ErrorBody(message, _INVALID, "id", "response_not_found"))
 
 
 def cancelled() -> ApiError:
@@ -134,6 +141,43 @@ def too_large() -> ApiError:
     return ApiError(413, body)
 
 
+def receive_timed_out() -> ApiError:
+    """A 408: what the client began to send does not come."""
+    body = ErrorBody("The request did not arrive in time.", _INVALID, None, "receive_timeout")
+    return ApiError(408, body, headers={"x-should-retry": "false", "Connection": "close"})
+
+
+def bodies_overloaded() -> ApiError:
+    """A 429: other clients' bodies take all the memory that bodies may take."""
+    message = "The server is receiving too much at once."
+    body = ErrorBody(message, "rate_limit_error", None, "overloaded")
+    return ApiError(429, body, retry_after_s=_RETRY_S)
+
+
+def connections_exhausted() -> ApiError:
+    """A 503: every connection that there may be is in use."""
+    return unavailable("The server has too many connections.", "connections_exhausted")
+
+
+def invalid_key() -> ApiError:
+    """A 401: no key, or none that is known."""
+    message = (
+        "Incorrect API key provided. Send one as 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
+    )
+    body = ErrorBody(message, _INVALID, None, "invalid_api_key")
+    return ApiError(401, body, headers={"WWW-Authenticate": 'Bearer realm="dovecote"'})
+
+
+def forbidden(message: str, code: str) -> ApiError:
+    """A 403: asking again changes nothing."""
+    return ApiError(403, ErrorBody(message, _INVALID, None, code))
+
+
+def admin_only() -> ApiError:
+    """A 403 for who has a key, but not an admin's."""
+    return forbidden("This needs an admin key.", "admin_only")
+
+
 def internal() -> ApiError:
     """A 500 that tells nothing but its existence; the log has the rest."""
     message = "The server had an error while processing your request."
@@ -150,8 +194,8 @@ def as_api_error(error: Exception) -> ApiError | None:
             return invalid(str(error), error.field, "context_length_exceeded" if too_long else None)
         case Refused() | AgentError():
             return _refusal(error) if isinstance(error, Refused) else _agent_error(error)
-        case EngineStopped():
-            return unavailable("The engine is not running.", "engine_stopped")
+        case EngineStopped() | DoorClosed():
+            return _no_engine(error)
         case web.HTTPException() | web.RequestPayloadError():
             return _http_error(error)
     return None
@@ -172,6 +216,13 @@ def _agent_error(error: AgentError) -> ApiError:
             return ApiError(status, ErrorBody(str(error), _INVALID, param, code))
     code = error.code if isinstance(error, BadArchive) else "agent_error"
     return ApiError(400, ErrorBody(str(error), _INVALID, None, code))
+
+
+def _no_engine(error: EngineStopped | DoorClosed) -> ApiError:
+    if isinstance(error, EngineStopped):
+        return unavailable("The engine is not running.", "engine_stopped")
+    closure = error.closure
+    return unavailable(closure.message, closure.code, closure.retry_after_s)
 
 
 def _refusal(error: Refused) -> ApiError:

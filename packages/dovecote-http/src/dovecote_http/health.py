@@ -1,6 +1,7 @@
-"""GET /health/live, /health/ready (also /health) and /metrics: what operators' tools ask.
+"""GET /health/live, /ready (also /health), /startup and /metrics: what operators' tools ask.
 
-Live means that waiting may help; ready, that a request sent now would be taken.
+Live means that waiting may help; ready, that a request sent now would be taken; started, that a
+model has been loaded.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from dovecote_http.bridge import EngineStopped
+from dovecote_http.door import DoorClosed
 from dovecote_http.errors import unavailable
 from dovecote_http.keys import BRIDGE, METRICS, PRESSURE, SETTINGS
 
@@ -27,12 +29,22 @@ async def live(request: web.Request) -> web.Response:
     return web.json_response({"status": "alive"})
 
 
+async def startup(request: web.Request) -> web.Response:
+    """200 once there has been an engine, whatever became of it."""
+    if request.app[BRIDGE].health.state == "loading" and not request.app[BRIDGE].load_s:
+        raise unavailable("The model is being loaded.", "loading")
+    return web.json_response({"status": "started"})
+
+
 async def ready(request: web.Request) -> web.Response:
-    """200 while new work is taken. 503 while draining, stalled, crowded or without an engine."""
+    """200 while new work is taken. 503 while drained, swapped, stalled, crowded, or engineless."""
     bridge = request.app[BRIDGE]
     health = bridge.health
     if health.draining:
         raise unavailable("The server is shutting down.", "draining")
+    if health.closure is not None:
+        closure = health.closure
+        raise unavailable(closure.message, closure.code, closure.retry_after_s)
     if health.step_age_s > request.app[SETTINGS].stall_s:
         raise unavailable("The engine's current step takes too long.", "engine_stalled")
     if not health.alive:
@@ -44,13 +56,14 @@ async def ready(request: web.Request) -> web.Response:
 
 async def metrics(request: web.Request) -> web.Response:
     """All metrics in the Prometheus text format, also while there is no engine."""
-    status = await _status(request)
-    text = await asyncio.to_thread(request.app[METRICS].render, status)
+    status, health = await _status(request), request.app[BRIDGE].health
+    is_accepting = health.alive and not health.draining and health.closure is None
+    text = await asyncio.to_thread(request.app[METRICS].render, status, int(is_accepting))
     return web.Response(body=text, headers={"Content-Type": _METRICS_TYPE})
 
 
 async def _status(request: web.Request) -> StatusLike | None:
     try:
         return await request.app[BRIDGE].status()
-    except EngineStopped:
+    except (EngineStopped, DoorClosed):
         return None

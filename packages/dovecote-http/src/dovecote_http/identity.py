@@ -1,13 +1,21 @@
 """Who the agent of a request is. Identity decides retention and listing, never what is cached.
 
-| order | source                               | names              |
-|-------|--------------------------------------|--------------------|
-| 1     | header X-Agent-ID                    | the agent          |
-| 2     | body `session_id`                    | a session          |
-| 3     | header X-Session-Id                  | a session          |
-| 4     | header x-session-affinity            | a session          |
-| 5     | body `prompt_cache_key`              | a family of prompts |
-| 6     | body `user`                          | a user             |
+| order | source                                     | names                         |
+|-------|--------------------------------------------|-------------------------------|
+| 1     | header X-Agent-ID                          | the agent                     |
+| 2     | body `session_id`                          | a session                     |
+| 3     | headers X-Session-Id, x-session-affinity   | a session                     |
+| 4     | headers thread-id, thread_id               | a thread of Codex             |
+| 5     | headers session-id, session_id             | a session of Codex            |
+| 6     | header X-Claude-Code-Session-Id            | a session of Claude Code      |
+| 7     | header x-opencode-session                  | a session of OpenCode         |
+| 8     | header X-OpenWebUI-Chat-Id                 | a chat of Open WebUI          |
+| 9     | header x-grok-conv-id                      | a conversation of xAI clients |
+| 10    | body `prompt_cache_key`                    | a family of prompts           |
+| 11    | body `user`, `safety_identifier`           | a user                        |
+
+The finer comes first: the threads of one session of Codex are its subagents. Other clients'
+subagents share their session's name, and so take turns.
 
 Does not know the agents' book.
 """
@@ -23,6 +31,20 @@ if TYPE_CHECKING:
 
     from dovecote_engine.request import Priority
     from dovecote_http.bodies import GenerationBody
+
+_CLIENT_HEADERS = (
+    "X-Session-Id",
+    "x-session-affinity",
+    "thread-id",
+    "thread_id",
+    "session-id",
+    "session_id",
+    "X-Claude-Code-Session-Id",
+    "x-opencode-session",
+    "X-OpenWebUI-Chat-Id",
+    "x-grok-conv-id",
+)
+"""What clients call the conversation that a request belongs to."""
 
 _LONGEST_NAME = 256
 """Characters. Clients' session ids have at most 128; a name is a row in a book, not a document."""
@@ -53,10 +75,10 @@ def find_agent(headers: Mapping[str, str], body: GenerationBody) -> str | None:
     named = (
         ("X-Agent-ID", headers.get("X-Agent-ID")),
         ("session_id", body.session_id),
-        ("X-Session-Id", headers.get("X-Session-Id")),
-        ("x-session-affinity", headers.get("x-session-affinity")),
+        *((name, headers.get(name)) for name in _CLIENT_HEADERS),
         ("prompt_cache_key", body.prompt_cache_key),
         ("user", body.user),
+        ("safety_identifier", body.safety_identifier),
     )
     for source, name in named:
         if name is not None:

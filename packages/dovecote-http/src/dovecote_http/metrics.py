@@ -1,7 +1,7 @@
 """What /metrics tells: requests and tokens counted here, rows and pool read from the engine.
 
-Every label has few values: a route is its pattern, a status its number, a miss one of three
-reasons. Agents, models and paths are never labels. Does not know handlers.
+Every label has few values: a route is its pattern, a status its number, a source, reason or outcome
+one of two or three. Agents, models and paths are never labels. Does not know handlers.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from dovecote_engine.request import Event
+    from dovecote_engine.request import Event, Missed
     from dovecote_http.engine_like import CountersLike, PoolStatsLike, StatusLike
+    from dovecote_http.swaps import Outcome
 
-_FIRST_TOKEN_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-"""From a hot resume to a cold prompt of many thousand tokens on a CPU."""
+_TIMES_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+"""From the restore of a short chain to a cold prompt of many thousand tokens on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +64,17 @@ _POOL_COUNTERS = (
 _ENGINE_COUNTERS = (
     _Number("steps", "engine_steps", "Steps of the engine"),
     _Number("prefilled_tokens", "prefilled_tokens", "Prompt tokens that were computed"),
+    _Number("decode_steps", "decode_steps", "Steps that decoded"),
+    _Number("decoded_rows", "decoded_rows", "Rows of those steps: by their number, the batch size"),
+    _Number("decode_seconds", "decode_seconds", "Time of those steps"),
+    _Number("seal_seconds", "seal_seconds", "Time of encoding and writing blocks"),
     _Number("seal_errors", "seal_errors", "Requests whose blocks could not all be kept"),
     _Number("book_errors", "book_errors", "Requests that the agents' book could not note"),
     _Number("expired", "expired_requests", "Requests that waited too long for a row"),
     _Number("slab_losses", "slab_losses", "Times that the running batch failed as a whole"),
 )
+_MISSED: tuple[Missed, ...] = ("new", "diverged", "evicted")
+_SWAP_OUTCOMES: tuple[Outcome, ...] = ("done", "rolled_back", "failed")
 _MISS_REASONS = ("checksum", "orphan", "io")
 
 
@@ -80,31 +87,62 @@ class HttpMetrics:
         self._prompt = self._counter("prompt_tokens", "Prompt tokens of finished requests")
         self._cached = self._counter("cached_tokens", "Prompt tokens that came from the pool")
         self._completion = self._counter("completion_tokens", "Tokens generated")
-        self._first_token = Histogram(
-            "dovecote_time_to_first_token_seconds",
-            "From the request's arrival to its first token",
-            buckets=_FIRST_TOKEN_S,
-            registry=self._registry,
+        self._swaps = self._counter("model_swaps", "Swaps of the served model", "outcome")
+        self._hits = self._counter("hit_tokens", "Prompt tokens from the pool, by whose", "source")
+        self._misses = self._counter("prompt_misses", "Prompts not found to their end", "reason")
+        # All labels are there from the start, so that a first failure is a rise.
+        for outcome in _SWAP_OUTCOMES:
+            self._swaps.labels(outcome)
+        for source in ("own", "shared"):
+            self._hits.labels(source)
+        for reason in _MISSED:
+            self._misses.labels(reason)
+        self._first_token = self._times(
+            "time_to_first_token", "From the request's arrival to its first token"
         )
+        self._queued = self._times("queue", "Waiting for a row")
+        self._restored = self._times("restore", "Decoding cached blocks into the row")
+        self._prefilled = self._times("prefill", "Computing the rest of the prompt")
 
     def count_request(self, route: str, status: int) -> None:
         """Counts an answered request. `route` is a pattern, never a path that a client made up."""
         self._requests.labels(route, str(status)).inc()
 
+    def count_swap(self, outcome: Outcome) -> None:
+        """Counts a swap of the served model."""
+        self._swaps.labels(outcome).inc()
+
     def observe(self, event: Event, age_s: float) -> None:
         """Takes from an event what is counted. `age_s`: time since the request arrived."""
         if isinstance(event, Started):
             self._first_token.observe(age_s)
+            self._observe_start(event)
         elif isinstance(event, Finished):
             self._prompt.inc(event.usage.prompt_tokens)
             self._cached.inc(event.usage.cached_tokens)
             self._completion.inc(event.usage.completion_tokens)
 
-    def render(self, status: StatusLike | None) -> bytes:
-        """The text of all metrics. `status` None: the engine is not there."""
+    def render(self, status: StatusLike | None, accepting: int = 1) -> bytes:
+        """The text of all metrics. `status` None: the engine is not there.
+
+        `accepting`: 1 if new requests are taken, else 0.
+        """
         snapshot = CollectorRegistry()
-        snapshot.register(_Snapshot(status))
+        snapshot.register(_Snapshot(status, accepting))
         return generate_latest(self._registry) + generate_latest(snapshot)
+
+    def _observe_start(self, event: Started) -> None:
+        self._queued.observe(event.timing.queue_s)
+        self._restored.observe(event.timing.restore_s)
+        self._prefilled.observe(event.timing.prefill_s)
+        self._hits.labels("own").inc(event.own_tokens)
+        self._hits.labels("shared").inc(event.cached_tokens - event.own_tokens)
+        if event.missed is not None:
+            self._misses.labels(event.missed).inc()
+
+    def _times(self, name: str, text: str) -> Histogram:
+        full = f"dovecote_{name}_seconds"
+        return Histogram(full, text, buckets=_TIMES_S, registry=self._registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"dovecote_{name}", text, labels, registry=self._registry)
@@ -113,12 +151,14 @@ class HttpMetrics:
 class _Snapshot(Collector):
     """The engine's and the process's numbers at one moment."""
 
-    def __init__(self, status: StatusLike | None) -> None:
+    def __init__(self, status: StatusLike | None, accepting: int) -> None:
         self._status = status
+        self._accepting = accepting
 
     def collect(self) -> Iterable[Metric]:
         yield _gauge("resident_bytes", "Memory of the process", psutil.Process().memory_info().rss)
         yield _gauge("engine_up", "1 while the engine runs", int(self._status is not None))
+        yield _gauge("accepting", "1 while new requests are taken", self._accepting)
         if self._status is not None:
             yield _gauge("running_rows", "Sequences in the running batch", self._status.running)
             yield _gauge("queue_depth", "Requests waiting for a row", self._status.waiting)
@@ -144,13 +184,20 @@ def _pool_metrics(pool: PoolStatsLike) -> Iterable[Metric]:
     yield misses
 
 
-def _read(snapshot: CountersLike | PoolStatsLike, field: str) -> int:
-    return int(getattr(snapshot, field))
+def pool_numbers(pool: PoolStatsLike) -> dict[str, float]:
+    """All numbers of the pool, under their names in metrics without `dovecote_pool_`."""
+    numbers = {n.name: _read(pool, n.field) for n in (*_POOL_GAUGES, *_POOL_COUNTERS)}
+    return numbers | {f"miss_{reason}": _read(pool, f"miss_{reason}") for reason in _MISS_REASONS}
 
 
-def _gauge(name: str, text: str, value: int) -> Metric:
+def _read(snapshot: CountersLike | PoolStatsLike, field: str) -> float:
+    number: float = getattr(snapshot, field)
+    return number
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"dovecote_{name}", text, value=value)
 
 
-def _counter(name: str, text: str, value: int) -> Metric:
+def _counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(f"dovecote_{name}", text, value=value)

@@ -1,12 +1,14 @@
 """What every request goes through: a request id, one log line, one count, and the error shape.
 
-    trace (id, log, count) -> shape_errors (the one door for errors) -> handler
+    preflight -> trace (id, log, count) -> shape_errors (the one door for errors)
+              -> guard (who gets in) -> handler
 
 Never logs a body, a query or a header other than the request id.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
@@ -16,8 +18,10 @@ import structlog
 from aiohttp import HttpVersion11, web
 from structlog.contextvars import bound_contextvars
 
+from dovecote_http.error_shapes import shaped
 from dovecote_http.errors import ApiError, ErrorBody, as_api_error, internal
-from dovecote_http.keys import METRICS, REQUEST_ID, STREAM
+from dovecote_http.guard import route_of
+from dovecote_http.keys import ALLOWANCE, METRICS, REQUEST_ID, STREAM, TENANT
 from dovecote_http.sse import CLIENT_GONE, SseStream
 
 if TYPE_CHECKING:
@@ -45,10 +49,17 @@ async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
             status = _outcome(request, response)
             return response
         finally:
-            route = _route(request)
+            route = route_of(request)
             request.app[METRICS].count_request(route, status)
             elapsed_ms = round((time.monotonic() - began_s) * 1000, 1)
-            _log.info("request", method=request.method, route=route, status=status, ms=elapsed_ms)
+            _log.info(
+                "request",
+                method=request.method,
+                route=route,
+                status=status,
+                ms=elapsed_ms,
+                **_tenant_field(request),
+            )
 
 
 @web.middleware
@@ -59,11 +70,12 @@ async def shape_errors(request: web.Request, handler: Handler) -> web.StreamResp
     except ConnectionError:
         return _abandoned(request)
     except Exception as error:  # noqa: BLE001 - the HTTP door: logged with the request id
-        shaped = as_api_error(error)
-        if shaped is None:
-            _log.error("request_failed", exc_info=error)
-            shaped = internal()
-        return await _answer(request, shaped)
+        told = as_api_error(error)
+        if told is None:
+            # In a thread, since rendering a traceback would block the event loop.
+            await asyncio.to_thread(_log.error, "request_failed", exc_info=error)
+            told = internal()
+        return await _answer(request, told)
 
 
 async def add_standing_headers(request: web.Request, response: web.StreamResponse) -> None:
@@ -71,6 +83,8 @@ async def add_standing_headers(request: web.Request, response: web.StreamRespons
     # Without an id where aiohttp answered before any middleware.
     response.headers["x-request-id"] = request.get(REQUEST_ID) or request_id(request)
     response.headers["Server"] = SERVER_NAME
+    if ALLOWANCE in request:
+        response.headers.update(request[ALLOWANCE].headers())
 
 
 async def expect(request: web.Request) -> web.Response | None:
@@ -96,7 +110,7 @@ def request_id(request: web.BaseRequest) -> str:
 async def _answer(request: web.Request, error: ApiError) -> web.StreamResponse:
     stream: SseStream | None = request.get(STREAM)
     if stream is None or not stream.is_open:
-        return error.response()
+        return shaped(request, error)
     await stream.fail(error)
     return stream.response
 
@@ -117,6 +131,6 @@ def _outcome(request: web.Request, response: web.StreamResponse) -> int:
     return response.status
 
 
-def _route(request: web.Request) -> str:
-    resource = request.match_info.route.resource
-    return "unmatched" if resource is None else resource.canonical.removeprefix("/v1")
+def _tenant_field(request: web.Request) -> dict[str, str]:
+    tenant = request.get(TENANT)
+    return {} if tenant is None or tenant.name is None else {"tenant": tenant.name}

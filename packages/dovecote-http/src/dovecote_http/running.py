@@ -9,8 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dovecote_http.tenants import OPERATOR
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from dovecote_http.tenants import Tenant
 
 
 @dataclass(slots=True)
@@ -23,6 +27,7 @@ class RunningRequest:
 
     completion_id: str
     request_id: str
+    tenant: Tenant
     engine_ids: list[str] = field(default_factory=list)
     is_cancelled: bool = False
 
@@ -34,15 +39,22 @@ class RunningRequests:
         self._entries: list[RunningRequest] = []
 
     @contextmanager
-    def listed(self, completion_id: str, request_id: str) -> Iterator[RunningRequest]:
+    def listed(
+        self, completion_id: str, request_id: str, tenant: Tenant = OPERATOR
+    ) -> Iterator[RunningRequest]:
         """Keeps the request in the list until the block ends."""
-        entry = RunningRequest(completion_id, request_id)
+        entry = RunningRequest(completion_id, request_id, tenant)
         self._entries.append(entry)
         try:
             yield entry
         finally:
             self._entries = [each for each in self._entries if each is not entry]
 
-    def find(self, name: str) -> list[RunningRequest]:
-        """Those that go by that id."""
-        return [each for each in self._entries if name in (each.completion_id, each.request_id)]
+    def find(self, name: str, tenant: Tenant = OPERATOR) -> list[RunningRequest]:
+        """Those that go by that id and are the tenant's; an admin's are all."""
+        return [
+            each
+            for each in self._entries
+            if name in (each.completion_id, each.request_id)
+            and (tenant.is_admin or each.tenant == tenant)
+        ]

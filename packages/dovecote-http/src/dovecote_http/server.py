@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dovecote_http.keys import BRIDGE, SETTINGS
+from dovecote_http.keys import ACCESS, BRIDGE, SETTINGS
 from dovecote_http.listener import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
     from aiohttp import web
+
+    from dovecote_http.api_keys import KeyRing
 
 __all__ = ["serve"]
 
@@ -39,7 +41,7 @@ async def serve(app: web.Application, host: str = "127.0.0.1", port: int = 8080)
     Main thread only (signals). Port 0 takes a free one; the event `listening` tells it.
     Raises: OSError if the address cannot be had, and what the engine's factory raised.
     """
-    with _stop_signals() as signals:
+    with _stop_signals() as signals, _key_reloads(app):
         listener = Listener(app)
         if not await _done_before(signals, listener.prepare()):
             _log.info("stopped_while_loading")
@@ -77,6 +79,34 @@ async def _done_before(signals: asyncio.Queue[int], work: Coroutine[None, None, 
         working.cancel()
         signalled.cancel()
         await asyncio.wait((working, signalled))
+
+
+@contextmanager
+def _key_reloads(app: web.Application) -> Iterator[None]:
+    """At SIGHUP the keys are read again; if that fails, those of before stay."""
+    loop, keys, tasks = asyncio.get_running_loop(), app[ACCESS].keys, set[asyncio.Task[None]]()
+    if keys is None:
+        yield
+        return
+
+    async def reload(keys: KeyRing = keys) -> None:
+        try:
+            await asyncio.to_thread(keys.reload)
+        except (ValueError, OSError) as error:
+            _log.error("api_keys_not_reloaded", reason=str(error))
+        else:
+            _log.info("api_keys_reloaded", keys=len(keys))
+
+    def begin() -> None:
+        task = asyncio.ensure_future(reload())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, begin)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
 
 
 @contextmanager

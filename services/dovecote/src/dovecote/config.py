@@ -27,6 +27,7 @@ UNITS: Final = {
     "GIB": 2**30,
     "TIB": 2**40,
 }
+ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s,]+")
 SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
@@ -36,6 +37,7 @@ class SettingError(ValueError):
     def __init__(self, name: str, message: str) -> None:
         super().__init__(f"{name}: {message}")
         self.name = name
+        self.reason = message
 
 
 def parse_size(text: str) -> int:
@@ -67,6 +69,7 @@ class Settings:
     codec: CodecName
     pool_bytes: int
     disk_budget_bytes: int | None
+    pin_limit: float
     block_tokens: int
     max_rows: int
     max_waiting: int
@@ -74,12 +77,25 @@ class Settings:
     queue_timeout_s: float
     request_timeout_s: float
     slab_bytes: int
+    gap_ratio: float
     chunk_ms: int
     max_body_bytes: int
     keepalive_s: float
     drain_s: float
     blas: bool
     threads: int
+    models: tuple[str, ...]
+    model_aliases: tuple[str, ...]
+    api_keys: Path | None
+    share_prefixes: bool
+    rate_limit_requests: int | None
+    rate_limit_tokens: int | None
+    cors_origins: tuple[str, ...]
+    allowed_hosts: tuple[str, ...]
+    receive_timeout_s: float
+    send_timeout_s: float
+    max_connections: int
+    swap_on_request: bool
 
     def __post_init__(self) -> None:
         self._check(0 <= self.port <= 65535, "--port", "must be 0 to 65535")
@@ -90,10 +106,20 @@ class Settings:
         self._check(self.queue_timeout_s > 0, "--queue-timeout", "must be more than 0")
         self._check(self.request_timeout_s > 0, "--request-timeout", "must be more than 0")
         self._check(self.slab_bytes >= 2**20, "--slab-size", "must be at least 1MiB")
+        self._check(self.gap_ratio > 1, "--gap-ratio", "must be more than 1")
         self._check(self.chunk_ms >= 1, "--chunk-ms", "must be at least 1")
         self._check(self.pool_bytes >= 2**20, "--pool-size", "must be at least 1MiB")
+        self._check(0 <= self.pin_limit <= 1, "--pin-limit", "must be 0 to 1")
         self._check(self.max_body_bytes >= 2**10, "--max-body", "must be at least 1KiB")
         self._check(self.threads >= 1, "--threads", "must be at least 1")
+        self._check(self.receive_timeout_s > 0, "--receive-timeout", "must be more than 0")
+        self._check(self.send_timeout_s > 0, "--send-timeout", "must be more than 0")
+        self._check(self.max_connections >= 1, "--max-connections", "must be at least 1")
+        self._check((self.rate_limit_requests or 1) >= 1, "--rate-limit-requests", "must be >= 1")
+        self._check((self.rate_limit_tokens or 1) >= 1, "--rate-limit-tokens", "must be >= 1")
+        for origin in self.cors_origins:
+            sound = origin in ("*", "null") or ORIGIN.fullmatch(origin) is not None
+            self._check(sound, "--cors-origin", f"{origin!r} is no origin: scheme://host[:port]")
         self._check(self.keepalive_s > 0, "--keepalive", "must be more than 0")
         self._check(self.drain_s >= 0, "--drain", "must not be negative")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
 
+from dovecote.access import build_access
 from dovecote.advice import advice_on
 from dovecote.config import SettingError
 from dovecote.file_limit import file_limit_kept
@@ -46,11 +46,13 @@ def _serve(settings: Settings) -> int:
     _activate_blas(settings)
     with file_limit_kept():
         # Imports MLX, which binds to whatever BLAS is there by then.
-        from dovecote.wiring import build_engine
+        from dovecote.catalogue import LocalModels
 
-    bridge = EngineBridge(partial(build_engine, settings))
-    app = make_app(bridge, _http_settings(settings))
     try:
+        models = LocalModels(settings)
+        bridge = EngineBridge(models.find(settings.model).factory)
+        access = build_access(settings)
+        app = make_app(bridge, _http_settings(settings), catalogue=models, access=access)
         return uvloop.run(serve(app, settings.host, settings.port))
     except (EngineError, CacheError, SettingError, OSError, MemoryError) as error:
         _log.error("not_started", reason=str(error), advice=advice_on(error))
@@ -63,6 +65,10 @@ def _http_settings(settings: Settings) -> HttpSettings:
         keepalive_s=settings.keepalive_s,
         drain_s=settings.drain_s,
         request_timeout_s=settings.request_timeout_s,
+        receive_timeout_s=settings.receive_timeout_s,
+        send_timeout_s=settings.send_timeout_s,
+        max_connections=settings.max_connections,
+        model_aliases=frozenset(settings.model_aliases),
     )
 
 

@@ -6,11 +6,11 @@ used. Does not know the engine.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import structlog
 
+from dovecote.budget_watch import BudgetWatch, by_kind
 from dovecote.config import SettingError
 from dovecote_cache import (
     AgentBook,
@@ -24,11 +24,9 @@ from dovecote_cache import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from dovecote.config import Settings
-    from dovecote_cache import Tally
     from dovecote_engine import LoadedModel
 
 __all__ = ["models_dir", "open_stores"]
@@ -47,10 +45,12 @@ def models_dir(settings: Settings) -> Path:
 
 
 def open_stores(settings: Settings, model: LoadedModel) -> tuple[Pool, AgentBook]:
-    """The pool and the book of this model.
+    """The pool and the book of this model; of one that cannot be cached, empty ones in memory.
 
     Raises: SettingError if not one block fits into the pool; CacheError, OSError, MemoryError.
     """
+    if model.uncached:
+        return _nothing_kept(model), AgentBook.in_memory()
     least = _least_bytes(settings, model)
     if settings.memory_only:
         # A pool that nobody opens again needs no digest of the weights.
@@ -63,7 +63,17 @@ def open_stores(settings: Settings, model: LoadedModel) -> tuple[Pool, AgentBook
     report = keep_budget(directory, path, budget)
     _log_budget(settings, report)
     pool = _open_pool(settings, model, path, print_, report.pool_bytes)
+    BudgetWatch(directory, pool, budget).start()
     return pool, AgentBook.open(directory.agents_path)
+
+
+def _nothing_kept(model: LoadedModel) -> Pool:
+    """A pool of one frame in memory, which stays empty."""
+    geometry = model.geometry
+    size_bytes = geometry.file_bytes("exact", geometry.block_tokens)
+    return Pool.open(
+        None, geometry=geometry, codec="exact", fingerprint=bytes(32), size_bytes=size_bytes
+    )
 
 
 def _can_be_written(path: Path) -> bool:
@@ -133,10 +143,6 @@ def _log_budget(settings: Settings, report: BudgetReport) -> None:
         budget_bytes=report.total_bytes,
         pool_bytes=report.pool_bytes,
         asked_pool_bytes=settings.pool_bytes,
-        found=_by_kind(report.found),
-        removed=_by_kind(report.removed),
+        found=by_kind(report.found),
+        removed=by_kind(report.removed),
     )
-
-
-def _by_kind(tallies: Mapping[str, Tally]) -> dict[str, dict[str, int]]:
-    return {kind: asdict(tally) for kind, tally in tallies.items()}

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from dovecote.storage import models_dir, open_stores
-from dovecote_engine import Engine, EngineOptions, LoadedModel, load_model
+from dovecote_engine import Engine, EngineOptions, LoadedModel, leave_thread, load_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,8 +31,16 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger("dovecote")
 def build_engine(settings: Settings) -> Engine:
     """Load the model and open its pool. Call it in the thread that will step the engine.
 
-    Raises: ModelError, SettingError, CacheError, OSError, MemoryError.
+    Raises: ModelError, SettingError, CacheError, OSError, MemoryError; the thread is then to end.
     """
+    try:
+        return _build(settings)
+    except BaseException:
+        leave_thread()
+        raise
+
+
+def _build(settings: Settings) -> Engine:
     model = _load(settings, models_dir(settings))
     pool, book = open_stores(settings, model)
     options = EngineOptions(
@@ -41,6 +49,8 @@ def build_engine(settings: Settings) -> Engine:
         max_waiting_tokens=settings.max_waiting_tokens,
         queue_seconds=settings.queue_timeout_s,
         slab_bytes=settings.slab_bytes,
+        pin_limit=settings.pin_limit,
+        gap_ratio=settings.gap_ratio,
         chunk_seconds=settings.chunk_ms / 1000,
     )
     return Engine(model, pool, book, options)
@@ -55,6 +65,8 @@ def _load(settings: Settings, folder: Path) -> LoadedModel:
             block_tokens=settings.block_tokens,
         )
     _log.info("model_loaded", model=model.id, context_tokens=model.context_tokens)
+    if model.uncached:
+        _log.warning("model_uncached", model=model.id, reason=model.uncached)
     return model
 
 
