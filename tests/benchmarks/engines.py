@@ -107,6 +107,7 @@ class Loaded:
     eos_ids: frozenset[int] = frozenset()
     created: int = 1
     uncached: str = ""
+    is_recurrent: bool = False
 
     @property
     def weight_bytes(self) -> int:

@@ -169,7 +169,7 @@ def _check(request: Request, answers: Answers, kind: Kind) -> None:
     assert len(found) == request.choices or found[0].reason == "cancelled"
 
 
-@pytest.mark.parametrize("kind", ("plain", "windowed", "recurrent"))
+@pytest.mark.parametrize("kind", ("plain", "windowed", "recurrent", "hybrid"))
 @settings(max_examples=examples(30), deadline=None)
 @given(
     st.lists(_actions, max_size=30),
@@ -194,7 +194,8 @@ def test_joins_leaves_forks_and_cancels_change_nobodys_tokens(
 
     A pool of few frames evicts and refuses on the way, and an engine that finds nothing to do may
     write short blocks and give its slab back; that changes nothing either. And so it is
-    with layers that see a window, and for a model that cannot be cached.
+    with layers that see a window, for a model that cannot be cached, and for one whose recurrent
+    state is cached at the ends of blocks.
     """
     loaded = LOADED[kind]()
     engine = build(

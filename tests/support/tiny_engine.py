@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import mlx.core as mx
 from mlx.utils import tree_map
-from mlx_lm.models import gemma3_text, llama, mamba2
+from mlx_lm.models import falcon_h1, gemma3_text, lfm2, llama, mamba2
 from mlx_lm.models.cache import make_prompt_cache
 
 from dovecote_cache import Geometry, LayerShape, Pool
@@ -48,6 +48,7 @@ WINDOWED_GEOMETRY = Geometry(
     "float32",
     BLOCK,
 )
+HYBRID_GEOMETRY = Geometry((LayerShape(2, 16, 16), LayerShape(2, 16, 16)), "float32", BLOCK)
 NOTHING = Geometry((LayerShape(1, 1, 1),), "float32", BLOCK)
 FINGERPRINT = bytes(range(32))
 GREEDY = Sampling(temperature=0.0)
@@ -131,11 +132,70 @@ def recurrent_model() -> mamba2.Model:
     return model
 
 
-Kind = Literal["plain", "windowed", "recurrent"]
+@cache
+def hybrid_model() -> lfm2.Model:
+    """A random LFM2: convolutions, which keep a state, around two layers of attention."""
+    args = lfm2.ModelArgs.from_dict(
+        {
+            "model_type": "lfm2",
+            "vocab_size": VOCABULARY,
+            "hidden_size": 64,
+            "num_hidden_layers": 5,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": CONTEXT,
+            "norm_eps": 1e-5,
+            "conv_bias": False,
+            "conv_L_cache": 3,
+            "block_dim": 64,
+            "block_ff_dim": 128,
+            "block_multiple_of": 8,
+            "block_ffn_dim_multiplier": 1.0,
+            "block_auto_adjust_ff_dim": False,
+            "full_attn_idxs": [1, 3],
+            "layer_types": ["conv", "full_attention", "conv", "full_attention", "conv"],
+        }
+    )
+    mx.random.seed(11)
+    model = lfm2.Model(args)
+    model.update(tree_map(lambda each: each * 2 if each.ndim == 2 else each, model.parameters()))
+    mx.eval(model.parameters())
+    return model
+
+
+@cache
+def parallel_model() -> falcon_h1.Model:
+    """A random Falcon-H1: each layer has attention and a Mamba 2 side by side."""
+    args = falcon_h1.ModelArgs(
+        model_type="falcon_h1",
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        mamba_d_ssm=64,
+        mamba_n_heads=4,
+        mamba_d_head=16,
+        mamba_d_state=8,
+        mamba_n_groups=1,
+        mamba_d_conv=4,
+    )
+    mx.random.seed(13)
+    model = falcon_h1.Model(args)
+    model.update(tree_map(lambda each: each * 2 if each.ndim == 2 else each, model.parameters()))
+    mx.eval(model.parameters())
+    return model
+
+
+Kind = Literal["plain", "windowed", "recurrent", "hybrid", "parallel"]
 MODELS: dict[Kind, Any] = {
     "plain": tiny_model,
     "windowed": windowed_model,
     "recurrent": recurrent_model,
+    "hybrid": hybrid_model,
+    "parallel": parallel_model,
 }
 
 
@@ -224,6 +284,7 @@ class TinyLoaded:
     geometry: Geometry = GEOMETRY
     created: int = 1
     uncached: str = ""
+    is_recurrent: bool = False
 
 
 def windowed() -> TinyLoaded:
@@ -237,10 +298,22 @@ def recurrent() -> TinyLoaded:
     return TinyLoaded(recurrent_model(), geometry=NOTHING, uncached=reason)
 
 
+def hybrid() -> TinyLoaded:
+    """A model of which some layers keep a state and others K and V."""
+    return TinyLoaded(hybrid_model(), geometry=HYBRID_GEOMETRY, is_recurrent=True)
+
+
+def parallel() -> TinyLoaded:
+    """A model whose layers keep both."""
+    return TinyLoaded(parallel_model(), geometry=HYBRID_GEOMETRY, is_recurrent=True)
+
+
 LOADED: dict[Kind, Callable[[], TinyLoaded]] = {
     "plain": TinyLoaded,
     "windowed": windowed,
     "recurrent": recurrent,
+    "hybrid": hybrid,
+    "parallel": parallel,
 }
 
 

@@ -219,3 +219,31 @@ def test_the_pool_used_last_is_the_last_to_go(directory: CacheDirectory) -> None
     keep_it(directory, Budget(POOL, LEAST, POOL + size_of(8)))
     assert first.exists()
     assert not second.exists()
+
+
+def test_checkpoints_of_the_pool_count_with_their_limit() -> None:
+    """However many there are now: they may grow, and the pool leaves them the room."""
+    files = [stored("states", 3_000), stored("foreign", 1_000)]
+    budget = Budget(POOL, LEAST, POOL, states_bytes=4_000)
+    assert plan_budget(files, budget).pool_bytes == 5_000 - 5_000 // 16
+    assert plan_budget(files[1:], budget).pool_bytes == 5_000 - 5_000 // 16
+    assert plan_budget(files, Budget(POOL, LEAST, states_bytes=4_000)).pool_bytes == POOL
+
+
+def test_checkpoints_of_other_pools_go(directory: CacheDirectory) -> None:
+    """Those whose pool is gone in any case, those of a pool when the budget asks; their directory
+    goes with the last one. Those of a pool that is open elsewhere stay.
+    """
+    gone = plant(directory.pools / "gone.states" / "00.state", 100)
+    other = directory.pools / "other-1111111111111111.pool"
+    open_pool(other).close()
+    theirs = plant(directory.pools / "other-1111111111111111.states" / "00.state", 100)
+    size = other.stat().st_size
+    keep_it(directory, Budget(2 * size, LEAST))
+    assert not gone.parent.exists()
+    assert theirs.exists()
+    with locked(other):
+        keep_it(directory, Budget(2 * size, LEAST, 2 * size + 50))
+        assert theirs.exists()
+    keep_it(directory, Budget(2 * size, LEAST, 2 * size + 50))
+    assert not theirs.parent.exists()

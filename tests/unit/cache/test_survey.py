@@ -13,8 +13,8 @@ from dovecote_cache.survey import FileKind, survey
 if TYPE_CHECKING:
     from pathlib import Path
 
-IN_USE = "mine-0000000000000000.pool"
-OTHER = "other-1111111111111111.pool"
+MINE, THEIRS = "mine-0000000000000000", "other-1111111111111111"
+IN_USE, OTHER = f"{MINE}.pool", f"{THEIRS}.pool"
 
 
 @pytest.fixture
@@ -40,6 +40,11 @@ def kinds(directory: CacheDirectory) -> dict[str, FileKind]:
         (f"pools/{OTHER}", b"", "unreadable"),
         ("pools/any.pool", b"DOVECOTE" + bytes(5000), "unreadable"),
         ("pools/any.pool", b"swimming", "foreign"),
+        (f"pools/{MINE}.states/00.state", b"state", "states"),
+        (f"pools/{MINE}.states/00.state.new", b"half", "states"),
+        (f"pools/{THEIRS}.states/00.state", b"state", "leftover"),
+        (f"pools/{THEIRS}.states/00.state.new", b"half", "leftover"),
+        (f"pools/{THEIRS}.states/notes.txt", b"mine", "foreign"),
         ("pools/notes.txt", b"mine", "foreign"),
         ("pools/deeper/x-1111111111111111.pool", b"", "foreign"),
         ("models/a/model.safetensors", b"weights", "model"),
@@ -58,6 +63,15 @@ def test_every_file_has_a_kind(
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     assert kinds(directory) == {place: kind}
+
+
+def test_checkpoints_belong_to_their_pool(directory: CacheDirectory) -> None:
+    """While the pool is there they are as removable as it is."""
+    open_pool(directory.pools / OTHER).close()
+    states = directory.pools / f"{THEIRS}.states"
+    states.mkdir()
+    (states / "00.state").write_bytes(b"state")
+    assert set(kinds(directory).values()) == {"other_pool"}
 
 
 def test_digests_that_nobody_writes_any_more_are_a_leftover(directory: CacheDirectory) -> None:

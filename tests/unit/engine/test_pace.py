@@ -62,3 +62,12 @@ def test_an_option_that_leaves_no_room_is_refused(name: str) -> None:
     """A limit of zero is an error at start, not a server that never answers."""
     with pytest.raises(ValueError, match=name):
         EngineOptions(**{name: 0})
+
+
+def test_a_piece_is_at_most_four_times_what_was_measured() -> None:
+    """Two units in no time are no reason for a thousand at once."""
+    pace = Pace(2, 1)
+    pace.record(2, 1e-5)
+    assert pace.units_in(1.0) == 8
+    pace.record(8, 1e-5)
+    assert pace.units_in(1.0) == 32

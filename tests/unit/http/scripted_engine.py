@@ -88,6 +88,8 @@ class Counters:
     book_errors: int = 204
     slab_losses: int = 205
     expired: int = 206
+    checkpoints: int = 209
+    checkpoint_misses: int = 210
     decode_steps: int = 207
     decoded_rows: int = 208
     decode_seconds: float = 20.5

@@ -100,18 +100,18 @@ def test_tracebacks_hold_no_variables(lines: io.StringIO) -> None:
 
 async def test_no_line_holds_a_word_of_a_conversation(start: Start, lines: io.StringIO) -> None:
     """Whatever happens to it: answered, streamed, refused, failed, crashed, malformed, unknown."""
-    service = await start(Script(texts=("secret-answer",)))
+    service = await start(Script(texts=("private-answer",)))
     script, tokenizer = service.engine.script, service.engine.model.tokenizer
     body = {
-        "messages": [{"role": "user", "content": "secret-prompt"}],
-        "user": "secret-name",
-        "cache_salt": "secret-salt",
+        "messages": [{"role": "user", "content": "private-prompt"}],
+        "user": "private-name",
+        "cache_salt": "private-salt",
     }
     wrong: tuple[object, ...] = (
-        {**body, "model": "secret-model"},
-        {**body, "stop": ["secret-stop"] * 9},
-        {"messages": "secret-text"},
-        ["secret-list"],
+        {**body, "model": "private-model"},
+        {**body, "stop": ["private-stop"] * 9},
+        {"messages": "private-text"},
+        ["private-list"],
     )
     for sent in (body, {**body, "stream": True}, *wrong):
         async with service.post(sent) as response:
@@ -128,8 +128,8 @@ async def test_no_line_holds_a_word_of_a_conversation(start: Start, lines: io.St
     tokenizer.error, script.crashes_after = None, 0
     async with service.post(body) as response:
         assert response.status == 500
-    async with service.session.get("/v1/agents/secret-name?secret-query") as response:
+    async with service.session.get("/v1/agents/private-name?private-query") as response:
         assert response.status in (404, 503)
     logged = [json.loads(line) for line in lines.getvalue().splitlines()]
     assert {line["event"] for line in logged} >= {"request", "request_failed", "engine_failed"}
-    assert "secret-" not in lines.getvalue()
+    assert "private-" not in lines.getvalue()

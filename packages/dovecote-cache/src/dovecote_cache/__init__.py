@@ -9,6 +9,7 @@ from dovecote_cache.archive import Archive, Manifest, write_archive
 from dovecote_cache.book import Agent, AgentBook
 from dovecote_cache.budget import Budget, BudgetReport, Tally, keep_budget, make_room
 from dovecote_cache.chain import KEY_BYTES, Chain, ChainStats
+from dovecote_cache.checkpoints import CHAIN_LIMIT, POOL_SHARE, Checkpoints
 from dovecote_cache.directory import CacheDirectory
 from dovecote_cache.errors import (
     AgentUnknown,
@@ -40,8 +41,10 @@ from dovecote_cache.pool import Pool, PoolStats, Verified
 from dovecote_cache.weights import digest_weights
 
 __all__ = [
+    "CHAIN_LIMIT",
     "FORMAT_VERSION",
     "KEY_BYTES",
+    "POOL_SHARE",
     "Agent",
     "AgentBook",
     "AgentUnknown",
@@ -57,6 +60,7 @@ __all__ = [
     "CacheError",
     "Chain",
     "ChainStats",
+    "Checkpoints",
     "Closed",
     "CodecName",
     "DTypeName",

@@ -19,9 +19,11 @@ import fcntl
 import os
 import shutil
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from dovecote_cache.checkpoints import is_checkpoint
 from dovecote_cache.directory import MODELS_LOCK
 from dovecote_cache.errors import BudgetTooSmall, PoolBusy
 from dovecote_cache.opening import sole_claim
@@ -57,19 +59,21 @@ class Budget:
     """What the pool is to have, what it can do with, and what all files together may take.
 
     `total_bytes` None: the pool, as much again for pools of other fingerprints, and whatever may
-    not be removed. The pool then never becomes smaller.
+    not be removed. The pool then never becomes smaller. `states_bytes`: what the pool's checkpoints
+    may come to, which counts whole from the start.
     """
 
     pool_bytes: int
     least_bytes: int
     total_bytes: int | None = None
+    states_bytes: int = 0
 
     def total(self, files: Iterable[StoredFile]) -> int:
         """What these files and the pool may take."""
         if self.total_bytes is not None:
             return self.total_bytes
         staying = sum(file.bytes for file in _beside_pool(files) if file.kind not in _RANK)
-        return 2 * self.pool_bytes + staying
+        return 2 * self.pool_bytes + staying + self.states_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ class BudgetReport:
 
 def plan_budget(files: Sequence[StoredFile], budget: Budget) -> BudgetPlan:
     """Which of the files have to go for the pool, and how large it can be. Touches nothing."""
-    rest = sum(file.bytes for file in _beside_pool(files))
+    rest = sum(file.bytes for file in _beside_pool(files)) + budget.states_bytes
     total = budget.total(files)
     removable = [file for file in files if file.kind in _RANK]
     remove = []
@@ -144,12 +148,13 @@ def make_room(directory: CacheDirectory, pool_path: Path, budget: Budget) -> Bud
             removed.append(file)
         else:
             files.append(replace(file, kind="kept"))
-    beside = sum(file.bytes for file in _beside_pool(files))
+    beside = sum(file.bytes for file in _beside_pool(files)) + budget.states_bytes
     return BudgetReport(budget.total(files), plan.pool_bytes, beside, found, _tally(removed))
 
 
 def _beside_pool(files: Iterable[StoredFile]) -> Iterable[StoredFile]:
-    return (file for file in files if file.kind != "pool")
+    """Without the pool's checkpoints, which count with their limit."""
+    return (file for file in files if file.kind not in ("pool", "states"))
 
 
 def _pool_size(room: int, current: int, budget: Budget) -> int:
@@ -173,12 +178,24 @@ def _remove(file: StoredFile, directory: CacheDirectory) -> bool:
     try:
         if file.path.is_dir():
             return _remove_half_made_model(file.path, directory)
+        if is_checkpoint(file.path):
+            return _remove_checkpoint(file.path)
         with sole_claim(file.path):
             file.path.unlink()
     except FileNotFoundError:
         return True
     except (PoolBusy, OSError):
         return False
+    return True
+
+
+def _remove_checkpoint(path: Path) -> bool:
+    """While its pool is open elsewhere, so is the checkpoint."""
+    with suppress(FileNotFoundError), sole_claim(path.parent.with_suffix(".pool")):
+        path.unlink()
+    path.unlink(missing_ok=True)
+    with suppress(OSError):
+        path.parent.rmdir()  # the last one takes the directory along
     return True
 
 

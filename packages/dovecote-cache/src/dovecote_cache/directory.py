@@ -2,6 +2,7 @@
 
 <cache directory>/            0700
     pools/                    0700   one file a fingerprint
+        NAME.states/          0700   the checkpoints of one, where a model needs them
     models/                   0700   converted models
         .lock                 0600   locked by whoever converts one
         .partial-*            0700   a model being converted, until it is complete

@@ -3,9 +3,12 @@
     kind        what it is                                              may be removed
     ------------------------------------------------------------------------------------
     pool        the pool in use                                         no
-    leftover    a pool, a model or digests half made, left by a crash   yes
+    states      checkpoints of the pool in use                          no
+    leftover    a pool, a model or digests half made, left by a crash;  yes
+                checkpoints whose pool is gone
     unreadable  a pool file of another format, or with a damaged header yes
-    other_pool  a sound pool of another model, codec or block size      yes
+    other_pool  a sound pool of another model, codec or block size, or  yes
+                one of its checkpoints
     model       a converted model                                       no
     own         the agents' book, the digests, locks                    no
     foreign     anything Dovecote did not make                          no
@@ -26,6 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from dovecote_cache import _native
+from dovecote_cache.checkpoints import is_checkpoint, states_path
 from dovecote_cache.directory import AGENTS, DIGESTS, MODELS_LOCK, PARTIAL_MODEL
 from dovecote_cache.fingerprint import FORMAT_VERSION
 
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["FileKind", "StoredFile", "survey"]
 
 FileKind = Literal[
-    "pool", "leftover", "unreadable", "other_pool", "model", "own", "foreign", "kept"
+    "pool", "states", "leftover", "unreadable", "other_pool", "model", "own", "foreign", "kept"
 ]
 
 # Names that `CacheDirectory.pool_path` gives. What has one and cannot be read was a pool once.
@@ -75,6 +79,7 @@ def survey(directory: CacheDirectory, pool_path: Path) -> list[StoredFile]:
     for path, status in _regular_files(directory.path):
         unit = _unit(directory, path)
         kind = "pool" if path == pool_path else _kind(directory, path, status)
+        kind = "states" if path.parent == states_path(pool_path) else kind
         before = found.get(unit, StoredFile(unit, kind, 0, 0.0))
         found[unit] = StoredFile(
             unit, kind, before.bytes + status.st_size, max(before.used, status.st_mtime)
@@ -109,6 +114,8 @@ def _kind(directory: CacheDirectory, path: Path, status: os.stat_result) -> File
         return _kind_of_model_file(parts[1:])
     if parts[0] == directory.pools.name and len(parts) == 2:
         return _kind_of_pool_file(path, status.st_size)
+    if parts[0] == directory.pools.name and is_checkpoint(path):
+        return "other_pool" if path.parent.with_suffix(".pool").exists() else "leftover"
     return "foreign"
 
 

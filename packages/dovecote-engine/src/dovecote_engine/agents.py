@@ -48,7 +48,7 @@ from dovecote_engine.errors import (
     PinsExhausted,
     UnknownAgent,
 )
-from dovecote_engine.forecast import Forecast, forecast
+from dovecote_engine.forecast import Forecast, all_matched, forecast
 from dovecote_engine.origin import NEW, Origin, origin_of
 from dovecote_engine.runs import Run, runs_of
 from dovecote_engine.sharing import shared_blocks, shared_blocks_of_all
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from dovecote_cache import AgentBook, ChainStats, Pool
+    from dovecote_cache import AgentBook, ChainStats, Lease, Pool
     from dovecote_engine.agent import AgentChanges
 
 Rows = list[Agent]
@@ -70,7 +70,10 @@ _RETRY_S = 5.0
 
 
 class Agents:
-    """The agents of one model. `is_busy` tells whether a request of that agent runs or waits."""
+    """The agents of one model. `is_busy` tells whether a request of that agent runs or waits.
+
+    `resumable` may be set before the first request: see `forecast`.
+    """
 
     def __init__(
         self,
@@ -85,6 +88,7 @@ class Agents:
         self._book = book
         self._model_id = model_id
         self._is_busy = is_busy
+        self.resumable: Callable[[Lease, int], int] = all_matched
         self._limit_blocks = int(pool.frames * pin_limit)
         self._change = RLock()
         self._idle = Condition()
@@ -187,7 +191,8 @@ class Agents:
             agent = None
             if name is not None and self._book is not None:
                 agent = self._book.find(name, self._model_id)
-            return forecast(self._pool, prompt, salt, None if agent is None else agent.chain)
+            history = None if agent is None else agent.chain
+            return forecast(self._pool, prompt, salt, history, self.resumable)
 
     def note_turn(self, name: str, chain: Chain, hit_tokens: int) -> None:
         """The agent is at the chain's end now. Raises: CacheError."""

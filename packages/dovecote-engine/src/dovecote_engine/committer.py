@@ -90,10 +90,12 @@ class Committer:
     def _restored(self, part: RestoreSlice, restored: Restored | Fault) -> Iterable[Event]:
         if isinstance(restored, Fault):
             return self._fail(part.sequence, restored)
+        sequence, matched = part.sequence, part.sequence.matched
         block_tokens = self._rows.block_tokens
-        part.sequence.restored(
-            restored.valid_tokens, part.end_block, block_tokens, restored.seconds
-        )
+        sequence.restored(restored.valid_tokens, part.end_block, block_tokens, restored.seconds)
+        if sequence.matched < matched:
+            begin = (sequence.matched, sequence.lease.tokens)
+            sequence.stop = self._rows.stop(*begin, sequence.prompt_tokens)
         return ()
 
     def _prefilled(self, part: PrefillChunk, prefilled: Prefilled | Fault) -> Iterable[Event]:

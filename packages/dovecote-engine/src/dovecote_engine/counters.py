@@ -36,6 +36,10 @@ class Counters:
     """How long encoding and writing blocks took, which is time of the engine's thread."""
     seal_errors: int = 0
     """Requests whose blocks could not be kept from some point on."""
+    checkpoints: int = 0
+    """Recurrent states that were kept."""
+    checkpoint_misses: int = 0
+    """Recurrent states that were there and turned out to be of no use."""
     book_errors: int = 0
     """Requests that the agents' book could not note."""
     slab_losses: int = 0

@@ -105,7 +105,7 @@ class Engine:
         self._settling = Settling(pool, options.flush_seconds, clock)
         self._counters = Counters()
         self._last_step_s = clock()
-        works = assemble(loaded, options)
+        works = assemble(loaded, pool, options)
         self._rows, self._runner = works.rows, Runner(works.forward, works.rows)
         context_tokens = min(loaded.context_tokens, self._rows.row_limit_tokens)
         self.model = ServedModel(
@@ -122,6 +122,7 @@ class Engine:
         self._admission = Admission(pool, options, limits, clock)
         self._scheduler = Scheduler(self._admission, self._rows, options, clock)
         self.agents = Agents(pool, book, loaded.id, self._admission.is_busy, options.pin_limit)
+        self.agents.resumable = self._rows.resumable
         self._expired_at_s = clock()
         keeper = works.keeper(self.agents, self._counters)
         parts = Parts(loaded, self._admission, self._scheduler, self._rows, keeper, self._counters)

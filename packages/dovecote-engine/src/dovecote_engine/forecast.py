@@ -18,6 +18,8 @@ import numpy as np
 from dovecote_cache import PoolIOError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dovecote_cache import Chain, Lease, Pool
 
 __all__ = ["Forecast", "forecast"]
@@ -45,13 +47,25 @@ class Forecast:
     found: tuple[int, ...] = ()
 
 
-def forecast(pool: Pool, prompt: tuple[int, ...], salt: bytes, history: Chain | None) -> Forecast:
+def all_matched(lease: Lease, tokens: int) -> int:  # noqa: ARG001 - the shape of `Rows.resumable`
+    """Where K and V are all that a model keeps."""
+    return tokens
+
+
+def forecast(
+    pool: Pool,
+    prompt: tuple[int, ...],
+    salt: bytes,
+    history: Chain | None,
+    resumable: Callable[[Lease, int], int] = all_matched,
+) -> Forecast:
     """The forecast for a prompt of an agent with that history. Any thread.
 
+    `resumable` says after how many of the matched tokens a row can go on.
     Raises: PoolExhausted if running requests need every frame; MemoryError.
     """
     with pool.lease(0) as lease:
-        cached = lease.match(np.array(prompt[:-1], np.uint32), salt)
+        cached = resumable(lease, lease.match(np.array(prompt[:-1], np.uint32), salt))
     if history is None:
         return Forecast(len(prompt), cached)
     with pool.lease(0) as lease:

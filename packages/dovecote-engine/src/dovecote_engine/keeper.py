@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dovecote_engine.agents import Agents
     from dovecote_engine.counters import Counters
     from dovecote_engine.origin import Origin
+    from dovecote_engine.recurrent_rows import RecurrentRows
     from dovecote_engine.sequence import Sequence
     from dovecote_engine.slab import Slab
 
@@ -65,7 +66,7 @@ class NothingKept:
 class PoolKeeper:
     """The way from the slab to the pool and the book."""
 
-    def __init__(self, slab: Slab, agents: Agents, counters: Counters) -> None:
+    def __init__(self, slab: Slab | RecurrentRows, agents: Agents, counters: Counters) -> None:
         self._slab = slab
         self._agents = agents
         self._counters = counters

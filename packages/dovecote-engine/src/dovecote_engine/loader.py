@@ -61,7 +61,8 @@ class LoadedModel:
 
     `id` is its public name. `dtype` is that of K and V, as in `geometry`. `created` is the time of
     its newest weight file in unix seconds. `uncached` says why the pool cannot keep what the model
-    computes, and `geometry` is then one of nothing.
+    computes, and `geometry` is then one of nothing. `is_recurrent`: some layers keep a state that
+    `geometry` does not tell of.
     """
 
     id: str
@@ -75,6 +76,7 @@ class LoadedModel:
     eos_ids: frozenset[int]
     created: int
     uncached: str = ""
+    is_recurrent: bool = False
 
 
 def load_model(
@@ -113,6 +115,7 @@ def load_model(
         eos_ids=tokenizer.eos_ids,
         created=int(max(file.stat().st_mtime for file in weight_files)),
         uncached=findings.uncached,
+        is_recurrent=findings.is_recurrent,
     )
 
 

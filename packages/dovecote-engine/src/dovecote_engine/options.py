@@ -49,7 +49,7 @@ class EngineOptions:
     """Memory for the K and V of the running rows."""
     default_max_tokens: int = 1024
     """What is reserved for the answer of a request that states no `max_tokens`."""
-    gap_ratio: float = 2.25
+    gap_ratio: float = 2.0
     """How many times as long as without it the running rows may wait for a token while prompts are
     computed or restored beside them. The promise is 3; the rest is for what is not foreseen."""
     chunk_seconds: float = 0.25

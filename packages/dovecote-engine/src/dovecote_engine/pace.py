@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # compiled at first use, a busy machine - does not shrink the next pieces, and a lasting change is
 # followed after as many.
 _REMEMBERED = 4
+# A pace that was measured on little says little of much: pieces grow to this multiple at most.
+_MOST_GROWTH = 4
 
 
 class Pace:
@@ -30,16 +32,19 @@ class Pace:
         self._first_guess = first_guess
         self._minimum = minimum
         self._per_second: deque[float] = deque(maxlen=_REMEMBERED)
+        self._units: deque[int] = deque(maxlen=_REMEMBERED)
 
     def record(self, units: int, seconds: float) -> None:
         """Learns from work that was done."""
+        self._units.append(units)
         self._per_second.append(units / max(seconds, 1e-6))
 
     def units_in(self, seconds: float) -> int:
         """How many units that time allows, at least the minimum."""
         if not self._per_second:
             return self._first_guess
-        return max(self._minimum, int(self._judge(self._per_second) * seconds))
+        units = int(self._judge(self._per_second) * seconds)
+        return max(self._minimum, min(units, _MOST_GROWTH * max(self._minimum, *self._units)))
 
     def seconds_for(self, units: int) -> float:
         """How long that many units take, 0 until there is a measurement."""

@@ -17,6 +17,7 @@ from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 from dovecote_cache import Geometry, LayerShape
 from dovecote_engine.errors import ModelError
 from dovecote_engine.forward import BatchForward
+from dovecote_engine.recurrent_probe import require_resumable, split_caches
 from dovecote_engine.slab import Slab
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Findings:
 
     geometry: Geometry
     uncached: str = ""
+    is_recurrent: bool = False
+    """Whether some layers keep a recurrent state; the geometry is that of the others."""
 
 
 def probe(model: nn.Module, block_tokens: int = 32) -> Findings:
@@ -55,24 +58,30 @@ def probe(model: nn.Module, block_tokens: int = 32) -> Findings:
     Evaluates everything the forward pass touches, the constants that models keep beside their
     parameters included: afterwards another thread may run the model.
     """
+    is_recurrent = bool(split_caches(make_prompt_cache(model))[1])
     try:
         geometry = probe_geometry(model, block_tokens)
-        _require_agreement(model, geometry)
+        if is_recurrent:
+            _require_resumable(model)
+        else:
+            _require_agreement(model, geometry)
     except ModelError as error:
         mx.eval(model(mx.array([[0]]), cache=make_prompt_cache(model)))
         return Findings(Geometry((LayerShape(1, 1, 1),), "float32", block_tokens), str(error))
-    return Findings(geometry)
+    return Findings(geometry, is_recurrent=is_recurrent)
 
 
 def probe_geometry(model: nn.Module, block_tokens: int = 32) -> Geometry:
     """The shape of K and V in each of the model's caches, and their element type.
 
-    Raises: ModelError, naming the kind, if a layer keeps anything but K and V of its tokens, or of
-    the last so many.
+    Beside K and V of all tokens some layers may keep a recurrent state, which is left out.
+    Raises: ModelError, naming the kind, if a layer keeps anything but that and K and V of its
+    tokens, or of the last so many.
     """
-    caches = make_prompt_cache(model)
+    all_caches = make_prompt_cache(model)
+    caches = split_caches(all_caches)[0] or all_caches
     _require_known(caches)
-    mx.eval(model(mx.array([[0]]), cache=caches))
+    mx.eval(model(mx.array([[0]]), cache=all_caches))
     planes = [plane for cache in caches for plane in (cache.keys, cache.values)]
     if not planes or any(plane is None or plane.ndim != 4 for plane in planes):
         message = "the model did not put a token's K and V into every layer's cache"
@@ -117,6 +126,14 @@ def _require_agreement(model: nn.Module, geometry: Geometry) -> None:
     if not agree.item():
         message = "the model computes something else over cached K and V"
         raise ModelError(message)
+
+
+def _require_resumable(model: nn.Module) -> None:
+    try:
+        require_resumable(model)
+    except _UNFIT as error:
+        message = f"the model's state cannot be put back ({type(error).__name__}: {error})"
+        raise ModelError(message) from error
 
 
 def _slab_logits(model: nn.Module, geometry: Geometry) -> mx.array:

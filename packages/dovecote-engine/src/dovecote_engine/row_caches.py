@@ -17,13 +17,13 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.cache import CacheList, make_prompt_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from mlx import nn
 
     from dovecote_cache import Lease
 
-__all__ = ["RowCaches", "StateCost"]
+__all__ = ["RowCaches", "StateCost", "flat"]
 
 Caches = list[Any]
 
@@ -116,6 +116,18 @@ class RowCaches:
         """Nothing comes from a pool."""
         return 0
 
+    def resumable(self, lease: Lease, tokens: int) -> int:  # noqa: ARG002 - as the slab's
+        """Nothing comes from a pool."""
+        return 0
+
+    def stop(self, resumed: int, matched: int, prompt_tokens: int) -> int:  # noqa: ARG002
+        """Nowhere."""
+        return 0
+
+    def resume(self, lease: Lease, row: int, tokens: int, ids: Sequence[int]) -> int:  # noqa: ARG002
+        """Nothing comes from a pool."""
+        return 0
+
     def move_row(self, source: int, target: int, tokens: int) -> None:
         """Copies a row over another one."""
         self._rows[target] = deepcopy(self._rows[source]) if tokens else []
@@ -141,7 +153,7 @@ class RowCaches:
 
 def _state_bytes(model: nn.Module, count: int) -> int:
     caches = make_prompt_cache(model)
-    for cache in _flat(caches):
+    for cache in flat(caches):
         if hasattr(cache, "step"):
             cache.step = 1  # instead of room for 256 tokens at once
     mx.eval(model(mx.array([[0] * count]), cache=caches))
@@ -150,9 +162,10 @@ def _state_bytes(model: nn.Module, count: int) -> int:
     return sum(leaf.nbytes for _, leaf in tree_flatten(state) if isinstance(leaf, mx.array))
 
 
-def _flat(caches: Iterable[Any]) -> Iterator[Any]:
+def flat(caches: Iterable[Any]) -> Iterator[Any]:
+    """Every layer's caches, one after the other, those in lists of lists too."""
     for cache in caches:
         if isinstance(cache, CacheList):
-            yield from _flat(cache.caches)
+            yield from flat(cache.caches)
         else:
             yield cache

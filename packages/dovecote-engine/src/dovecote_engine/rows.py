@@ -1,7 +1,8 @@
 """Where the rows' state lies, as scheduler, runner and committer see it: a slab, or its neighbour.
 
-The slab keeps K and V that the pool can read and write; `RowCaches` keeps whatever a model needs
-that nothing else is known of. Rows and capacity mean the same in both.
+The slab keeps K and V that the pool can read and write; `RecurrentRows` K and V, and a state that
+only a checkpoint brings back; `RowCaches` whatever a model needs that nothing else is known of.
+Rows and capacity mean the same in all of them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dovecote_cache import Lease
 
 __all__ = ["Rows"]
@@ -61,6 +64,18 @@ class Rows(Protocol):
 
     def restore(self, lease: Lease, row: int, start_block: int, end_block: int) -> int:
         """Puts matched blocks into a row; the tokens that the lease still covers."""
+
+    def resumable(self, lease: Lease, tokens: int) -> int:
+        """Of the matched tokens, those after which a row can go on."""
+
+    def stop(self, resumed: int, matched: int, prompt_tokens: int) -> int:
+        """Where in a prompt a chunk has to end; 0 if nowhere."""
+
+    def resume(self, lease: Lease, row: int, tokens: int, ids: Sequence[int]) -> int:
+        """Whose blocks were restored: has the row go on after so many tokens, or after fewer.
+
+        Returns after how many. `ids`: the tokens, at least as many.
+        """
 
     def move_row(self, source: int, target: int, tokens: int) -> None:
         """Has a row hold what another one holds, of so many tokens."""

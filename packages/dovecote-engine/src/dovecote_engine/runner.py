@@ -112,6 +112,9 @@ class Runner:
         sequence = part.sequence
         blocks = (part.start_block, part.end_block)
         valid = self._rows.restore(sequence.lease, sequence.row, *blocks)
+        tokens = min(valid, sequence.matched)
+        if tokens < sequence.matched or part.end_block * self._rows.block_tokens >= tokens:
+            valid = self._rows.resume(sequence.lease, sequence.row, tokens, sequence.tokens)
         return Restored(valid, time.perf_counter() - began)
 
     def _prefill(self, part: PrefillChunk) -> Prefilled | Fault:

@@ -168,10 +168,17 @@ class Scheduler:
                 return
             self._admission.take(sequence)
             sequence.start(len(self.rows), self._clock())
+            self._settle_start(sequence)
             self.rows.append(sequence)
             for follower in sequence.fork():
                 follower.row = len(self.rows)
                 self.rows.append(follower)
+
+    def _settle_start(self, sequence: Sequence) -> None:
+        """Some rows can go on only after some of what was matched, and keep their state once."""
+        matched, lease = sequence.matched, sequence.lease
+        sequence.matched = self._slab.resumable(lease, matched) if matched else 0
+        sequence.stop = self._slab.stop(sequence.matched, matched, sequence.prompt_tokens)
 
     def _fits(self, sequence: Sequence) -> bool:
         """Whether the rows of all its choices fit, with every row as long as it may get."""
@@ -235,6 +242,8 @@ class Scheduler:
         sequence.served_at_step = self._steps
         start = max(sequence.length, sequence.matched)
         end = min(sequence.prompt_tokens, start + tokens)
+        if start < sequence.stop < end:
+            end = sequence.stop
         self._turns.charge(sequence, end - start)
         return PrefillChunk(sequence, start, end)
 

@@ -11,6 +11,8 @@ Q3  A waiting sequence has no row (-1); it holds a lease from submission until i
 Q4  A request of n choices is a family of n sequences. It waits as one, the leader, which holds all
     n leases and computes the prompt. The others start with it and follow: their rows stay empty
     until the prompt is complete, and then hold copies of the leader's K and V.
+Q5  Of a model with recurrent state: a chunk of the prompt ends at `stop`, where the state is kept
+    (0: nowhere), and `snapshot` is the state at the last block's end, until it is kept or dropped.
 
 Does not know the slab, the runner or sequences of other requests.
 """
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from dovecote_cache import Lease
     from dovecote_engine.request import FinishReason, Request, TokenLogprobs
+    from dovecote_engine.row_state import Snapshot
     from dovecote_engine.text_stream import TextStream
 
 Phase = Literal["waiting", "following", "restoring", "prefilling", "decoding"]
@@ -78,6 +81,8 @@ class Sequence:
         self.length = 0
         self.row = NO_ROW
         self.matched = 0
+        self.stop = 0
+        self.snapshot: Snapshot | None = None
         self.restored_blocks = 0
         self.served_at_step = -1
         self.is_sealing = True
@@ -194,7 +199,8 @@ class Sequence:
         self._match()
 
     def release(self) -> None:
-        """Gives its lease back, and the spare ones."""
+        """Gives its lease back, and the spare ones; forgets the state that it held."""
+        self.snapshot = None
         for lease in (self.lease, *self._spares):
             lease.release()
         self._spares.clear()

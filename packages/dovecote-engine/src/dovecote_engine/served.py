@@ -92,6 +92,10 @@ class Loaded(Protocol):
         """The shape of its K and V; of nothing, if it is uncached."""
 
     @property
+    def is_recurrent(self) -> bool:
+        """Whether some layers keep a recurrent state, of which `geometry` does not tell."""
+
+    @property
     def uncached(self) -> str:
         """Why the pool cannot keep what it computes; empty if it can."""
 

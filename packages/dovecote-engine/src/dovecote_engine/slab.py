@@ -39,7 +39,7 @@ import numpy as np
 from dovecote_cache import RowPlanes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -214,6 +214,18 @@ class Slab:
             # A damaged block may have left anything behind (S1).
             self.clear_row(row, valid)
         return valid
+
+    def resumable(self, lease: Lease, tokens: int) -> int:  # noqa: ARG002 - as `RecurrentRows`
+        """All that was matched: K and V can be gone on from at any token."""
+        return tokens
+
+    def stop(self, resumed: int, matched: int, prompt_tokens: int) -> int:  # noqa: ARG002
+        """Nowhere: K and V of every position stay."""
+        return 0
+
+    def resume(self, lease: Lease, row: int, tokens: int, ids: Sequence[int]) -> int:  # noqa: ARG002
+        """There is nothing beside the blocks."""
+        return tokens
 
     def is_sound(self, row: int, start: int, end: int) -> mx.array:
         """Whether the last layer's keys at positions [start, end) are finite. Unevaluated."""

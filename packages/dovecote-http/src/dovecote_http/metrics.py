@@ -69,6 +69,8 @@ _ENGINE_COUNTERS = (
     _Number("decode_seconds", "decode_seconds", "Time of those steps"),
     _Number("seal_seconds", "seal_seconds", "Time of encoding and writing blocks"),
     _Number("seal_errors", "seal_errors", "Requests whose blocks could not all be kept"),
+    _Number("checkpoints", "checkpoints", "Recurrent states that were kept"),
+    _Number("checkpoint_misses", "checkpoint_misses", "Recurrent states that were of no use"),
     _Number("book_errors", "book_errors", "Requests that the agents' book could not note"),
     _Number("expired", "expired_requests", "Requests that waited too long for a row"),
     _Number("slab_losses", "slab_losses", "Times that the running batch failed as a whole"),

@@ -13,6 +13,7 @@ import structlog
 from dovecote.budget_watch import BudgetWatch, by_kind
 from dovecote.config import SettingError
 from dovecote_cache import (
+    POOL_SHARE,
     AgentBook,
     Budget,
     BudgetReport,
@@ -54,12 +55,15 @@ def open_stores(settings: Settings, model: LoadedModel) -> tuple[Pool, AgentBook
     least = _least_bytes(settings, model)
     if settings.memory_only:
         # A pool that nobody opens again needs no digest of the weights.
-        pool = _open_pool(settings, model, None, bytes(32), settings.pool_bytes)
+        size_bytes = settings.pool_bytes - _states_bytes(settings, model)
+        pool = _open_pool(settings, model, None, bytes(32), size_bytes)
         return pool, AgentBook.in_memory()
     directory = CacheDirectory(settings.cache_dir)
     print_ = _fingerprint(settings, directory, model)
     path = directory.pool_path(model.id, print_)
-    budget = Budget(settings.pool_bytes, least, settings.disk_budget_bytes)
+    states_bytes = _states_bytes(settings, model)
+    pool_bytes = settings.pool_bytes - states_bytes
+    budget = Budget(pool_bytes, least, settings.disk_budget_bytes, states_bytes)
     report = keep_budget(directory, path, budget)
     _log_budget(settings, report)
     pool = _open_pool(settings, model, path, print_, report.pool_bytes)
@@ -88,16 +92,28 @@ def _can_be_written(path: Path) -> bool:
 
 
 def _least_bytes(settings: Settings, model: LoadedModel) -> int:
-    """What a pool needs for one context, or all of `--pool-size` where that is less."""
+    """What a pool needs for one context, or all of `--pool-size` where that is less.
+
+    Raises: SettingError if that is not one block.
+    """
+    pool_bytes = settings.pool_bytes - _states_bytes(settings, model)
     try:
         block = model.geometry.file_bytes(settings.codec, settings.block_tokens)
     except ValueError as error:
         raise SettingError("--codec", str(error)) from error
-    if settings.pool_bytes < block:
-        message = f"{settings.pool_bytes} bytes are less than one block takes: {block} bytes"
+    if pool_bytes < block:
+        message = f"{pool_bytes} bytes are less than one block takes: {block} bytes"
         raise SettingError("--pool-size", message)
     context = model.geometry.file_bytes(settings.codec, model.context_tokens)
-    return min(settings.pool_bytes, context)
+    return min(pool_bytes, context)
+
+
+def _states_bytes(settings: Settings, model: LoadedModel) -> int:
+    """The part of `--pool-size` that is for checkpoints; none without recurrent state."""
+    if not model.is_recurrent:
+        return 0
+    most = min(settings.pool_bytes, settings.disk_budget_bytes or settings.pool_bytes)
+    return most // (POOL_SHARE + 1)
 
 
 def _fingerprint(settings: Settings, directory: CacheDirectory, model: LoadedModel) -> bytes:
