@@ -13,7 +13,8 @@ ANY_MODEL = "*"
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """Limits of the service, all of them positive, and what its model is called.
+    """Limits of the service, all of them positive but for `drain_s`, which may be 0, and what its
+    model is called.
 
     Raises: ValueError that names the field.
     """
@@ -52,5 +53,6 @@ class HttpSettings:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int | float) and not value > 0:
+            may_be_0 = field.name == "drain_s"
+            if isinstance(value, int | float) and not (value > 0 or (may_be_0 and value == 0)):
                 raise ValueError(f"{field.name} must be positive")

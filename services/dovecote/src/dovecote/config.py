@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Final, get_args
 
 from dovecote_cache import CodecName
@@ -101,27 +102,29 @@ class Settings:
         self._check(0 <= self.port <= 65535, "--port", "must be 0 to 65535")
         self._check(1 <= self.block_tokens <= 256, "--block-tokens", "must be 1 to 256")
         self._check(1 <= self.max_rows <= 256, "--max-rows", "must be 1 to 256")
-        self._check(self.max_waiting >= 0, "--max-waiting", "must not be negative")
+        self._check(self.max_waiting >= 1, "--max-waiting", "must be at least 1")
         self._check(self.max_waiting_tokens >= 1, "--max-waiting-tokens", "must be at least 1")
-        self._check(self.queue_timeout_s > 0, "--queue-timeout", "must be more than 0")
-        self._check(self.request_timeout_s > 0, "--request-timeout", "must be more than 0")
+        self._check(0 < self.queue_timeout_s < inf, "--queue-timeout", "must be more than 0")
+        self._check(0 < self.request_timeout_s < inf, "--request-timeout", "must be more than 0")
         self._check(self.slab_bytes >= 2**20, "--slab-size", "must be at least 1MiB")
-        self._check(self.gap_ratio > 1, "--gap-ratio", "must be more than 1")
+        self._check(1 < self.gap_ratio < inf, "--gap-ratio", "must be more than 1")
         self._check(self.chunk_ms >= 1, "--chunk-ms", "must be at least 1")
         self._check(self.pool_bytes >= 2**20, "--pool-size", "must be at least 1MiB")
         self._check(0 <= self.pin_limit <= 1, "--pin-limit", "must be 0 to 1")
         self._check(self.max_body_bytes >= 2**10, "--max-body", "must be at least 1KiB")
         self._check(self.threads >= 1, "--threads", "must be at least 1")
-        self._check(self.receive_timeout_s > 0, "--receive-timeout", "must be more than 0")
-        self._check(self.send_timeout_s > 0, "--send-timeout", "must be more than 0")
+        self._check(0 < self.receive_timeout_s < inf, "--receive-timeout", "must be more than 0")
+        self._check(0 < self.send_timeout_s < inf, "--send-timeout", "must be more than 0")
         self._check(self.max_connections >= 1, "--max-connections", "must be at least 1")
-        self._check((self.rate_limit_requests or 1) >= 1, "--rate-limit-requests", "must be >= 1")
-        self._check((self.rate_limit_tokens or 1) >= 1, "--rate-limit-tokens", "must be >= 1")
+        for name in ("requests", "tokens"):
+            limit = getattr(self, f"rate_limit_{name}")
+            sound = limit is None or limit >= 1
+            self._check(sound, f"--rate-limit-{name}", "must be at least 1")
         for origin in self.cors_origins:
             sound = origin in ("*", "null") or ORIGIN.fullmatch(origin) is not None
             self._check(sound, "--cors-origin", f"{origin!r} is no origin: scheme://host[:port]")
-        self._check(self.keepalive_s > 0, "--keepalive", "must be more than 0")
-        self._check(self.drain_s >= 0, "--drain", "must not be negative")
+        self._check(0 < self.keepalive_s < inf, "--keepalive", "must be more than 0")
+        self._check(0 <= self.drain_s < inf, "--drain", "must not be negative")
 
     @staticmethod
     def _check(holds: bool, name: str, message: str) -> None:  # noqa: FBT001

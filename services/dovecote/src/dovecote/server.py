@@ -22,7 +22,7 @@ from dovecote_native import blas
 if TYPE_CHECKING:
     from dovecote.config import Settings
 
-__all__ = ["run"]
+__all__ = ["http_settings", "run"]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("dovecote")
 
@@ -52,14 +52,15 @@ def _serve(settings: Settings) -> int:
         models = LocalModels(settings)
         bridge = EngineBridge(models.find(settings.model).factory)
         access = build_access(settings)
-        app = make_app(bridge, _http_settings(settings), catalogue=models, access=access)
+        app = make_app(bridge, http_settings(settings), catalogue=models, access=access)
         return uvloop.run(serve(app, settings.host, settings.port))
     except (EngineError, CacheError, SettingError, OSError, MemoryError) as error:
         _log.error("not_started", reason=str(error), advice=advice_on(error))
         return 1
 
 
-def _http_settings(settings: Settings) -> HttpSettings:
+def http_settings(settings: Settings) -> HttpSettings:
+    """What the settings say of the HTTP service."""
     return HttpSettings(
         max_body_bytes=settings.max_body_bytes,
         keepalive_s=settings.keepalive_s,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from dovecote.config import Settings
 
-__all__ = ["build_engine"]
+__all__ = ["build_engine", "engine_options"]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("dovecote")
 
@@ -43,7 +43,12 @@ def build_engine(settings: Settings) -> Engine:
 def _build(settings: Settings) -> Engine:
     model = _load(settings, models_dir(settings))
     pool, book = open_stores(settings, model)
-    options = EngineOptions(
+    return Engine(model, pool, book, engine_options(settings))
+
+
+def engine_options(settings: Settings) -> EngineOptions:
+    """What the settings say of the engine."""
+    return EngineOptions(
         max_rows=settings.max_rows,
         max_waiting=settings.max_waiting,
         max_waiting_tokens=settings.max_waiting_tokens,
@@ -53,7 +58,6 @@ def _build(settings: Settings) -> Engine:
         gap_ratio=settings.gap_ratio,
         chunk_seconds=settings.chunk_ms / 1000,
     )
-    return Engine(model, pool, book, options)
 
 
 def _load(settings: Settings, folder: Path) -> LoadedModel:
