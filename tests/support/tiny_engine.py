@@ -70,9 +70,16 @@ def random_model(seed: int = 3) -> llama.Model:
     )
     mx.random.seed(seed)
     model = llama.Model(args)
-    model.update(tree_map(lambda each: each * 4 if each.ndim == 2 else each, model.parameters()))
-    mx.eval(model.parameters())
+    _magnify(model, 4)
     return model
+
+
+def _magnify(model: nn.Module, factor: int) -> None:
+    """Larger matrices: so that logits of random weights lie apart."""
+    model.update(
+        tree_map(lambda each: each * factor if each.ndim == 2 else each, model.parameters())
+    )
+    mx.eval(model.parameters())
 
 
 @cache
@@ -99,8 +106,7 @@ def windowed_model() -> gemma3_text.Model:
     )
     mx.random.seed(7)
     model = gemma3_text.Model(args)
-    model.update(tree_map(lambda each: each * 4 if each.ndim == 2 else each, model.parameters()))
-    mx.eval(model.parameters())
+    _magnify(model, 4)
     return model
 
 
@@ -127,8 +133,7 @@ def recurrent_model() -> mamba2.Model:
     )
     mx.random.seed(5)
     model = mamba2.Model(args)
-    model.update(tree_map(lambda each: each * 2 if each.ndim == 2 else each, model.parameters()))
-    mx.eval(model.parameters())
+    _magnify(model, 2)
     return model
 
 
@@ -158,8 +163,7 @@ def hybrid_model() -> lfm2.Model:
     )
     mx.random.seed(11)
     model = lfm2.Model(args)
-    model.update(tree_map(lambda each: each * 2 if each.ndim == 2 else each, model.parameters()))
-    mx.eval(model.parameters())
+    _magnify(model, 2)
     return model
 
 
@@ -184,8 +188,7 @@ def parallel_model() -> falcon_h1.Model:
     )
     mx.random.seed(13)
     model = falcon_h1.Model(args)
-    model.update(tree_map(lambda each: each * 2 if each.ndim == 2 else each, model.parameters()))
-    mx.eval(model.parameters())
+    _magnify(model, 2)
     return model
 
 

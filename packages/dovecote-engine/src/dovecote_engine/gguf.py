@@ -12,13 +12,13 @@ model would (`rope_traditional` stays false).
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 import mlx.core as mx
 
 from dovecote_engine.errors import ModelError
+from dovecote_engine.gguf_names import TensorNames
 from dovecote_engine.gguf_rope import llama3_scaling
 from dovecote_engine.gguf_values import half, quantization, real_of, size_of, vocabulary_of
 
@@ -30,23 +30,20 @@ if TYPE_CHECKING:
 
 __all__ = ["LlamaShape", "llama_config", "llama_shape", "llama_weights", "read_tensors"]
 
-_MODULES: Final = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-}
-_LAYER_MODULES: Final = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_LAYER_NAME: Final = re.compile(r"blk\.(\d{1,5})\.(\w+)")
+_NAMES: Final = TensorNames(
+    "llama",
+    {
+        "attn_norm": "input_layernorm",
+        "attn_q": "self_attn.q_proj",
+        "attn_k": "self_attn.k_proj",
+        "attn_v": "self_attn.v_proj",
+        "attn_output": "self_attn.o_proj",
+        "ffn_norm": "post_attention_layernorm",
+        "ffn_gate": "mlp.gate_proj",
+        "ffn_up": "mlp.up_proj",
+        "ffn_down": "mlp.down_proj",
+    },
+)
 _ROPE_FACTORS: Final = "rope_freqs.weight"
 
 
@@ -142,20 +139,8 @@ def llama_weights(tensors: Mapping[str, mx.array], shape: LlamaShape) -> dict[st
     Everything floating is float16, so that a quantised model computes in float16 throughout.
     Raises: ModelError if a tensor has no place in a llama model.
     """
-    named = {_mlx_name(key, shape): key for key in tensors if key != _ROPE_FACTORS}
+    named = {_NAMES.of(key, shape.layers): key for key in tensors if key != _ROPE_FACTORS}
     return {name: half(_in_halves(name, tensors[key], shape)) for name, key in named.items()}
-
-
-def _mlx_name(name: str, shape: LlamaShape) -> str:
-    module, _, part = name.rpartition(".")
-    layer = _LAYER_NAME.fullmatch(module)
-    if part in {"weight", "scales", "biases"}:
-        if module in _MODULES:
-            return f"{_MODULES[module]}.{part}"
-        if layer and layer[2] in _LAYER_MODULES and int(layer[1]) < shape.layers:
-            return f"model.layers.{layer[1]}.{_LAYER_MODULES[layer[2]]}.{part}"
-    message = f"the tensor {name!r} has no place in a llama model that can be served"
-    raise ModelError(message)
 
 
 def _in_halves(name: str, tensor: mx.array, shape: LlamaShape) -> mx.array:

@@ -11,10 +11,10 @@ Source: gemma3 in https://github.com/ggml-org/llama.cpp/blob/master/src/llama-mo
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 from dovecote_engine.errors import ModelError
+from dovecote_engine.gguf_names import TensorNames
 from dovecote_engine.gguf_values import half, quantization, real_of, size_of, vocabulary_of
 
 if TYPE_CHECKING:
@@ -30,27 +30,24 @@ _WINDOW_PATTERN: Final = 6
 _WINDOW_THETA: Final = 10000.0
 # The 27B model scales its queries by the width of a head's share of the hidden size.
 _LARGEST_LAYERS: Final = 62
-_MODULES: Final = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-}
-_LAYER_MODULES: Final = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "attn_output": "self_attn.o_proj",
-    "post_attention_norm": "post_attention_layernorm",
-    "ffn_norm": "pre_feedforward_layernorm",
-    "post_ffw_norm": "post_feedforward_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_LAYER_NAME: Final = re.compile(r"blk\.(\d{1,5})\.(\w+)")
+_NAMES: Final = TensorNames(
+    "Gemma 3",
+    {
+        "attn_norm": "input_layernorm",
+        "attn_q": "self_attn.q_proj",
+        "attn_k": "self_attn.k_proj",
+        "attn_v": "self_attn.v_proj",
+        "attn_q_norm": "self_attn.q_norm",
+        "attn_k_norm": "self_attn.k_norm",
+        "attn_output": "self_attn.o_proj",
+        "post_attention_norm": "post_attention_layernorm",
+        "ffn_norm": "pre_feedforward_layernorm",
+        "post_ffw_norm": "post_feedforward_layernorm",
+        "ffn_gate": "mlp.gate_proj",
+        "ffn_up": "mlp.up_proj",
+        "ffn_down": "mlp.down_proj",
+    },
+)
 
 
 def gemma3_config(header: GgufHeader, tensors: Mapping[str, mx.array]) -> dict[str, object]:
@@ -96,21 +93,9 @@ def gemma3_weights(header: GgufHeader, tensors: Mapping[str, mx.array]) -> dict[
     layers = _size(header, "block_count")
     weights = {}
     for key, tensor in tensors.items():
-        name = _mlx_name(key, layers)
+        name = _NAMES.of(key, layers)
         weights[name] = half(tensor - 1 if name.endswith("norm.weight") else tensor)
     return weights
-
-
-def _mlx_name(name: str, layers: int) -> str:
-    module, _, part = name.rpartition(".")
-    layer = _LAYER_NAME.fullmatch(module)
-    if part in {"weight", "scales", "biases"}:
-        if module in _MODULES:
-            return f"{_MODULES[module]}.{part}"
-        if layer and layer[2] in _LAYER_MODULES and int(layer[1]) < layers:
-            return f"model.layers.{layer[1]}.{_LAYER_MODULES[layer[2]]}.{part}"
-    message = f"the tensor {name!r} has no place in a Gemma 3 model that can be served"
-    raise ModelError(message)
 
 
 def _rope_scaling(header: GgufHeader) -> dict[str, object]:
