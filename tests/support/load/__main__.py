@@ -16,6 +16,8 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from machine import machine
+
 from load.client import LoadClient
 from load.scenarios import SCENARIOS, Stage
 
@@ -27,11 +29,21 @@ def main() -> None:
     """The command."""
     arguments = _parser().parse_args()
     model = arguments.model or _first_model(arguments.url, arguments.key)
-    reports = [asyncio.run(_run(name, model, arguments)) for name in arguments.scenarios]
-    if arguments.json:
-        found = [report.as_json() for report in reports]
-        arguments.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
+    reports: list[Report] = []
+    for name in arguments.scenarios:
+        reports.append(asyncio.run(_run(name, model, arguments)))
+        if arguments.json:  # after each: hours of work are not lost to what comes after them
+            _write(arguments, model, reports)
     sys.exit(1 if any(report.unmet for report in reports) else 0)
+
+
+def _write(arguments: argparse.Namespace, model: str, reports: list[Report]) -> None:
+    found = {
+        "machine": machine(model),
+        "command": f"nox -s load -- {' '.join(arguments.scenarios)} --scale {arguments.scale:g}",
+        "reports": [report.as_json() for report in reports],
+    }
+    arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 async def _run(name: str, model: str, arguments: argparse.Namespace) -> Report:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dashboard.runs import merged, read_kept
@@ -24,7 +24,7 @@ class Data:
     runs: Sequence[Run] = ()
     figures: dict[str, Any] | None = None
     compare: dict[str, Any] | None = None
-    stress: list[dict[str, Any]] = field(default_factory=list)
+    stress: dict[str, Any] | None = None
 
     def latest(self, name: str) -> tuple[Run, Benchmark] | None:
         """The benchmark at the newest commit that has it."""
@@ -45,7 +45,7 @@ def read_data(root: Path) -> Data:
         merged(read_kept(root / "tests/benchmarks/results")),
         _json(folder / "figures.json"),
         _json(folder / "compare.json"),
-        _json(folder / "stress.json") or [],
+        _json(folder / "stress.json"),
     )
 
 

@@ -78,8 +78,10 @@ def _number(value: float | None) -> str:
 
 def _stress(data: Data) -> str:
     """What each scenario found, and whether what was expected held."""
+    if data.stress is None:
+        return ""
     rows = []
-    for report in data.stress:
+    for report in data.stress["reports"]:
         summary = report["summary"]
         held = sum(each["holds"] for each in report["expectations"])
         latency = summary["latency"] or {"p50": float("nan"), "p95": float("nan")}
@@ -95,7 +97,9 @@ def _stress(data: Data) -> str:
             ]
         )
     head = ("scenario", "answered", "tokens/s", "p50", "p95", "5xx", "expectations that held")
-    return table(head, rows) if rows else ""
+    return "\n\n".join(
+        [f"{data.stress['machine']}; `{data.stress['command']}`.", table(head, rows)]
+    )
 
 
 def _benchmarks(data: Data) -> str:
