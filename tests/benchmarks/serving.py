@@ -40,6 +40,11 @@ class Http:
         self.engine = engine_of(self.model, pool_of(self.model, 256))
         self.alone()
 
+    def teardown(self) -> None:
+        import structlog
+
+        structlog.reset_defaults()  # the process may go on to what reads warnings
+
     def track_microseconds_a_token(self) -> float:
         """At 20 tokens a second of 8 rows each, 100 us a token are 1.6 % of a core."""
         served, alone = asyncio.run(self.measure())

@@ -48,12 +48,14 @@ def test_a_benchmark_runs_at_this_commit(small: Any, module: str, kind: str, met
     choice = [made.params[0]] if hasattr(made, "params") else []
     benchmark = made()
     benchmark.setup(*choice)
-    result = getattr(benchmark, method)(*choice)
+    try:
+        result = getattr(benchmark, method)(*choice)
+    finally:
+        if hasattr(benchmark, "teardown"):
+            benchmark.teardown(*choice)
     if method.startswith("track_"):
         assert math.isfinite(result)
         assert getattr(getattr(made, method), "unit", getattr(made, "unit", ""))
-    if hasattr(benchmark, "teardown"):
-        benchmark.teardown(*choice)
 
 
 def test_frames_take_what_theory_says(small: Any) -> None:

@@ -143,7 +143,8 @@ async def test_a_crash_of_the_engine_fails_every_stream(begin: Begin) -> None:
         await settled(bridge)
     assert failures == [Failed(name, "The engine has failed.") for name in ("r1", "r2")]
     assert engine.closed
-    assert "engine_failed" in [line["event"] for line in logs]
+    told = [line["event"] for line in logs]
+    assert told == ["engine_failed", "engine_restarting", "engine_restarted"]
 
 
 async def test_a_lost_engine_is_replaced_once() -> None:
