@@ -116,9 +116,8 @@ def slab_and_chain(tokens: int) -> tuple[Any, Any, Any]:
     shape = engines.SMOL_MODEL.kv
     engines.loaded(engines.SMOL_MODEL)
     with engines.skipped_where_absent():
-        from dovecote_engine.slab import Slab as EngineSlab
-
-        slab = EngineSlab(engines.geometry_of(shape), 4 << 30)
+        slabs = engines.moved("dovecote_engine.rows.slab", "dovecote_engine.slab")
+        slab = slabs.Slab(engines.geometry_of(shape), 4 << 30)
         slab.reserve(5, tokens + 256)
     pool = pool_of(engines.SMOL_MODEL, tokens // BLOCK_TOKENS + 1)
     chain = np.asarray(words(engines.SMOL_MODEL, tokens, 1), np.uint32)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,9 +75,7 @@ class Words:
 
     @property
     def markup(self) -> Any:
-        from dovecote_engine.markup import PLAIN
-
-        return PLAIN
+        return moved("dovecote_engine.text.markup", "dovecote_engine.markup").PLAIN
 
     def grammar_tokenizer(self) -> None:
         return None
@@ -123,6 +122,14 @@ def skipped_where_absent() -> Iterator[None]:
         yield
     except (ImportError, AttributeError, TypeError) as error:
         raise NotImplementedError(str(error)) from error
+
+
+def moved(*names: str) -> Any:
+    """The module by the first of its names that there is: older commits have the later ones."""
+    for name in names[:-1]:
+        with suppress(ImportError):
+            return import_module(name)
+    return import_module(names[-1])
 
 
 @functools.cache

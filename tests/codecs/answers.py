@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from stored_rows import Numbers, StoredRows
 
-    from dovecote_engine.loader import LoadedModel
+    from dovecote_engine.models.loader import LoadedModel
 
 ANSWER_TOKENS = 32
 

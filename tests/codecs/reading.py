@@ -10,7 +10,7 @@ from documents import story
 if TYPE_CHECKING:
     from stored_rows import StoredRows
 
-    from dovecote_engine.loader import LoadedModel
+    from dovecote_engine.models.loader import LoadedModel
 
 CONTEXTS = (2048, 4096)
 TURN_TOKENS = 256

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from stored_rows import Numbers, StoredRows
 
-    from dovecote_engine.loader import LoadedModel
+    from dovecote_engine.models.loader import LoadedModel
 
 SHEETS = 3
 _PEOPLE = (

@@ -11,7 +11,7 @@ from tiny_engine import build
 
 from dovecote.cli import app
 from dovecote_http import EngineBridge, HttpSettings, make_app
-from dovecote_http.metrics import HttpMetrics
+from dovecote_http.operators.metrics import HttpMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

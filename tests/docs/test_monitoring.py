@@ -11,7 +11,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from tiny_engine import build
 
-from dovecote_http.metrics import HttpMetrics
+from dovecote_http.operators.metrics import HttpMetrics
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "services/dovecote/deploy"

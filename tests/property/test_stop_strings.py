@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dovecote_engine.answer import AnswerText
-from dovecote_engine.stop import StopMatcher
-from dovecote_engine.text_stream import BytesTextStream
+from dovecote_engine.text.answer import AnswerText
+from dovecote_engine.text.stop import StopMatcher
+from dovecote_engine.text.text_stream import BytesTextStream
 
 # Few characters, so that stops occur; of one to four bytes, so that tokens cut them.
 _texts = st.text(alphabet="ab\né🐦", max_size=40)

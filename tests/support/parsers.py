@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING
 
 from dovecote_cache import Archive, ArchiveUnusable, _native
 from dovecote_engine.errors import ModelError
-from dovecote_engine.gguf_header import read_header
+from dovecote_engine.models.gguf.header import read_header
+from dovecote_http.access.api_keys import BadKeys, parse_keys, presented_keys
+from dovecote_http.access.guard import _host_name
+from dovecote_http.answers.bodies import decode_chat, template_messages
+from dovecote_http.answers.identity import find_agent, find_priority
+from dovecote_http.answers.wishes import sampling_of
 from dovecote_http.anthropic.body import decode_message
 from dovecote_http.anthropic.translation import as_chat as chat_of_message
-from dovecote_http.api_keys import BadKeys, parse_keys, presented_keys
-from dovecote_http.bodies import decode_chat, template_messages
-from dovecote_http.completion_body import decode_completion, prompts_of
 from dovecote_http.errors import ApiError
-from dovecote_http.guard import _host_name
-from dovecote_http.identity import find_agent, find_priority
+from dovecote_http.openai.completion_body import decode_completion, prompts_of
 from dovecote_http.responses.body import decode_response
 from dovecote_http.responses.translation import as_chat as chat_of_response
-from dovecote_http.wishes import sampling_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from dovecote_http.bodies import GenerationBody
+    from dovecote_http.answers.bodies import GenerationBody
 
 __all__ = ["TARGETS", "mutations", "seeds"]
 

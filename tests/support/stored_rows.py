@@ -19,14 +19,14 @@ import numpy.typing as npt
 from mlx_lm.models.cache import create_attention_mask
 
 from dovecote_cache import CodecName, Pool
-from dovecote_engine.layer_cache import NO_RING, ChunkCursor, DecodeCursor, Ring, layer_caches
-from dovecote_engine.slab import Slab
+from dovecote_engine.rows.layer_cache import NO_RING, ChunkCursor, DecodeCursor, Ring, layer_caches
+from dovecote_engine.rows.slab import Slab
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dovecote_engine.layer_cache import Cursor, Mask
-    from dovecote_engine.loader import LoadedModel
+    from dovecote_engine.models.loader import LoadedModel
+    from dovecote_engine.rows.layer_cache import Cursor, Mask
 
 CODECS: tuple[CodecName, ...] = get_args(CodecName)
 Numbers = npt.NDArray[np.float32]

@@ -13,7 +13,6 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from dovecote_cache import Geometry, LayerShape, Pool
 from dovecote_engine.engine import Engine
-from dovecote_engine.markup import PLAIN, Markup
 from dovecote_engine.options import EngineOptions
 from dovecote_engine.request import (
     ChoiceFinished,
@@ -27,6 +26,7 @@ from dovecote_engine.request import (
     TokenEvent,
     TokenLogprobs,
 )
+from dovecote_engine.text.markup import PLAIN, Markup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mlx import nn
 
     from dovecote_cache import AgentBook, CodecName
-    from dovecote_engine.sampled_turns import SampledTurn
+    from dovecote_engine.text.sampled_turns import SampledTurn
 
 VOCABULARY = 100
 BLOCK = 8

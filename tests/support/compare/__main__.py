@@ -20,7 +20,7 @@ from compare.float_model import write_float_model
 from compare.servers import Given, found_servers
 from compare.tables import as_json, as_markdown, as_svg
 from compare.workloads import Size, run_workloads
-from dovecote_engine.embedded import embedded_gguf
+from dovecote_engine.models.embedded import embedded_gguf
 
 if TYPE_CHECKING:
     from compare.servers import Server

@@ -135,7 +135,7 @@ def test_a_sampler_that_fails_fails_alone(monkeypatch: pytest.MonkeyPatch) -> No
     engine = build(max_rows=2)
     good = greedy("good", range(9), 12)
     bad = Request("bad", tuple(range(6)), 12, Sampling(seed=1))
-    monkeypatch.setattr("dovecote_engine.sampler.mx.random.categorical", None)
+    monkeypatch.setattr("dovecote_engine.sampling.sampler.mx.random.categorical", None)
     answers = drive(engine, good, bad)
     assert answers["bad"].failed is not None
     assert answers["good"].tokens == reference(good.prompt, 12)

@@ -21,11 +21,11 @@ from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from dovecote_http import Access, EngineBridge, HttpSettings, make_app
-from dovecote_http.listener import Listener
+from dovecote_http.access.listener import Listener
 from tests.unit.http.scripted_engine import Script, ScriptedEngine
 
 if TYPE_CHECKING:
-    from dovecote_http.swaps import Catalogue
+    from dovecote_http.bridge.swaps import Catalogue
 
 HELLO = {"messages": [{"role": "user", "content": "Hi"}]}
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dovecote_http import EngineBridge
-    from dovecote_http.engine_like import EngineLike
+    from dovecote_http.bridge.engine_like import EngineLike
 
 TIMEOUT_S = 20.0
 

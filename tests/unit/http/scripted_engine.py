@@ -10,8 +10,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dovecote_engine.agents.forecast import Forecast
 from dovecote_engine.errors import Draining, UnknownAgent
-from dovecote_engine.forecast import Forecast
 from dovecote_engine.request import (
     ChoiceFinished,
     Event,
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from dovecote_engine.agent import AgentChanges, AgentView
-    from dovecote_engine.runs import Run
+    from dovecote_engine.agents.agent import AgentChanges, AgentView
+    from dovecote_engine.agents.runs import Run
 
 TIMEOUT_S = 20.0
 

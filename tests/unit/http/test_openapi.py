@@ -14,7 +14,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 
 from dovecote_http import EngineBridge, HttpSettings, make_app
-from dovecote_http.listener import Listener
+from dovecote_http.access.listener import Listener
 from dovecote_http.openapi import document
 from tests.unit.http.scripted_engine import Script, ScriptedEngine
 

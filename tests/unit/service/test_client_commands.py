@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from dovecote.cli import app
 from dovecote_cache import AgentBook
 from dovecote_http import EngineBridge, HttpSettings, make_app
-from dovecote_http.access import Access
-from dovecote_http.api_keys import KeyRing, parse_keys
-from dovecote_http.listener import Listener
+from dovecote_http.access.access import Access
+from dovecote_http.access.api_keys import KeyRing, parse_keys
+from dovecote_http.access.listener import Listener
 
 HISTORY = " ".join(str(n) for n in range(40))
 KEY = "admin-0123456789abcdef"

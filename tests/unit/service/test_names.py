@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dovecote_cache.directory import MODELS_LOCK, PARTIAL_MODEL
-from dovecote_engine import conversion
+from dovecote_engine.models import conversion
 
 
 def test_the_budget_knows_a_half_made_model_by_its_name() -> None:

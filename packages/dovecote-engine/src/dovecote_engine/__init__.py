@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from dovecote_engine.agent import AgentChanges, AgentView
+from dovecote_engine.agents.agent import AgentChanges, AgentView
 from dovecote_engine.errors import (
     AgentBusy,
     AgentError,
@@ -48,12 +48,12 @@ from dovecote_engine.request import (
 )
 
 if TYPE_CHECKING:
-    from dovecote_engine.agents import Agents
+    from dovecote_engine.agents.agents import Agents
     from dovecote_engine.counters import Counters
     from dovecote_engine.engine import Engine, EngineStatus, leave_thread
-    from dovecote_engine.loader import LoadedModel, load_model, model_name
+    from dovecote_engine.models.loader import LoadedModel, load_model, model_name
     from dovecote_engine.served import ServedModel
-    from dovecote_engine.tokenizer import ChatTokenizer
+    from dovecote_engine.text.tokenizer import ChatTokenizer
 
 __all__ = [
     "AgentBusy",
@@ -103,16 +103,16 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "Agents": "agents",
-    "ChatTokenizer": "tokenizer",
+    "Agents": "agents.agents",
+    "ChatTokenizer": "text.tokenizer",
     "Counters": "counters",
     "Engine": "engine",
     "EngineStatus": "engine",
     "leave_thread": "engine",
-    "LoadedModel": "loader",
+    "LoadedModel": "models.loader",
     "ServedModel": "served",
-    "load_model": "loader",
-    "model_name": "loader",
+    "load_model": "models.loader",
+    "model_name": "models.loader",
 }
 
 

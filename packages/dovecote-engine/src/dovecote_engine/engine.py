@@ -21,25 +21,25 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 
 from dovecote_cache import CacheError, PoolBroken
-from dovecote_engine import heap
-from dovecote_engine.admission import Admission, Limits
-from dovecote_engine.agents import Agents
-from dovecote_engine.committer import Committer, Parts
+from dovecote_engine.agents.agents import Agents
+from dovecote_engine.agents.settling import Settling
 from dovecote_engine.counters import Counters
 from dovecote_engine.options import EngineOptions
-from dovecote_engine.reading import RequestReader
-from dovecote_engine.runner import Runner
-from dovecote_engine.scheduler import Scheduler
+from dovecote_engine.rows import heap
+from dovecote_engine.rows.works import assemble
+from dovecote_engine.scheduling.admission import Admission, Limits
+from dovecote_engine.scheduling.committer import Committer, Parts
+from dovecote_engine.scheduling.runner import Runner
+from dovecote_engine.scheduling.scheduler import Scheduler
 from dovecote_engine.served import ServedModel
-from dovecote_engine.settling import Settling
-from dovecote_engine.works import assemble
+from dovecote_engine.text.reading import RequestReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dovecote_cache import AgentBook, Pool, PoolStats, Verified
     from dovecote_engine.request import Event, Request
-    from dovecote_engine.sequence import Phase
+    from dovecote_engine.scheduling.sequence import Phase
     from dovecote_engine.served import Loaded
 
 _log = logging.getLogger(__name__)

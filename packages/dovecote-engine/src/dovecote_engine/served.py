@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from mlx import nn
 
     from dovecote_cache import Geometry
-    from dovecote_engine.markup import Markup
-    from dovecote_engine.sampled_turns import SampledTurn
-    from dovecote_engine.text_stream import TextStream
+    from dovecote_engine.text.markup import Markup
+    from dovecote_engine.text.sampled_turns import SampledTurn
+    from dovecote_engine.text.text_stream import TextStream
 
 
 class Tokenizer(Protocol):

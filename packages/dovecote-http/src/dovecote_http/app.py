@@ -10,26 +10,18 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from dovecote_http import (
-    admin,
-    agents,
-    cache_probe,
-    cancellation,
-    chat,
-    completions,
-    health,
-    listing,
-    openapi,
-    overview,
-    tokenization,
-    web_page,
-)
-from dovecote_http.access import Access
+from dovecote_http import openapi
+from dovecote_http.access.access import Access
+from dovecote_http.access.cors import add_cors_headers, preflight
+from dovecote_http.access.guard import guard
+from dovecote_http.access.intake import BodyRoom
+from dovecote_http.agents import agents, cache_probe
+from dovecote_http.answers import cancellation
+from dovecote_http.answers.running import RunningRequests
 from dovecote_http.anthropic import messages
-from dovecote_http.cors import add_cors_headers, preflight
-from dovecote_http.guard import guard
-from dovecote_http.history import History, keep_sampling
-from dovecote_http.intake import BodyRoom
+from dovecote_http.bridge.pressure import PoolPressure
+from dovecote_http.bridge.surveys import Surveys
+from dovecote_http.bridge.swaps import ModelSwaps
 from dovecote_http.keys import (
     ACCESS,
     BODY_ROOM,
@@ -43,21 +35,21 @@ from dovecote_http.keys import (
     SURVEYS,
     SWAPS,
 )
-from dovecote_http.metrics import HttpMetrics
 from dovecote_http.middlewares import add_standing_headers, expect, shape_errors, trace
-from dovecote_http.pressure import PoolPressure
+from dovecote_http.openai import chat, completions, listing, tokenization
+from dovecote_http.operators import admin, health, overview
+from dovecote_http.operators.history import History, keep_sampling
+from dovecote_http.operators.metrics import HttpMetrics
+from dovecote_http.page import page
 from dovecote_http.responses import answering
 from dovecote_http.responses.memory import ResponseMemory
-from dovecote_http.running import RunningRequests
-from dovecote_http.surveys import Surveys
-from dovecote_http.swaps import ModelSwaps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from dovecote_http.bridge import EngineBridge
+    from dovecote_http.bridge.bridge import EngineBridge
+    from dovecote_http.bridge.swaps import Catalogue
     from dovecote_http.settings import HttpSettings
-    from dovecote_http.swaps import Catalogue
 
 
 _WATCH_S = 1.0
@@ -108,10 +100,10 @@ def make_app(
     app[SURVEYS] = Surveys(bridge)
     app.on_response_prepare.append(add_standing_headers)
     app.on_response_prepare.append(add_cors_headers)
-    app.on_startup.append(web_page.load)
+    app.on_startup.append(page.load)
     app.cleanup_ctx.append(_run_engine)
     app.cleanup_ctx.append(_keep_history)
-    app.add_routes(web_page.routes())
+    app.add_routes(page.routes())
     for prefix in ("/v1", ""):  # users type their base URL with and without
         app.add_routes(_routes(prefix))
     return app

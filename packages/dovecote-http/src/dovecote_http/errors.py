@@ -26,8 +26,8 @@ from dovecote_engine.errors import (
     Refused,
     UnknownAgent,
 )
-from dovecote_http.bridge import EngineStopped
-from dovecote_http.door import DoorClosed
+from dovecote_http.bridge.bridge import EngineStopped
+from dovecote_http.bridge.door import DoorClosed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

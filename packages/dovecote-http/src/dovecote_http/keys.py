@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from dovecote_http.access import Access
-from dovecote_http.bridge import EngineBridge
-from dovecote_http.history import History
-from dovecote_http.intake import BodyRoom
-from dovecote_http.metrics import HttpMetrics
-from dovecote_http.pressure import PoolPressure
-from dovecote_http.rate_limits import Allowance
+from dovecote_http.access.access import Access
+from dovecote_http.access.intake import BodyRoom
+from dovecote_http.access.rate_limits import Allowance
+from dovecote_http.access.tenants import Tenant
+from dovecote_http.answers.running import RunningRequests
+from dovecote_http.answers.sse import SseStream
+from dovecote_http.bridge.bridge import EngineBridge
+from dovecote_http.bridge.pressure import PoolPressure
+from dovecote_http.bridge.surveys import Surveys
+from dovecote_http.bridge.swaps import ModelSwaps
+from dovecote_http.operators.history import History
+from dovecote_http.operators.metrics import HttpMetrics
 from dovecote_http.responses.memory import ResponseMemory
-from dovecote_http.running import RunningRequests
 from dovecote_http.settings import HttpSettings
-from dovecote_http.sse import SseStream
-from dovecote_http.surveys import Surveys
-from dovecote_http.swaps import ModelSwaps
-from dovecote_http.tenants import Tenant
 
 BRIDGE = web.AppKey("bridge", EngineBridge)
 SETTINGS = web.AppKey("settings", HttpSettings)

@@ -18,11 +18,11 @@ import structlog
 from aiohttp import HttpVersion11, web
 from structlog.contextvars import bound_contextvars
 
+from dovecote_http.access.guard import route_of
+from dovecote_http.answers.sse import CLIENT_GONE, SseStream
 from dovecote_http.error_shapes import shaped
 from dovecote_http.errors import ApiError, ErrorBody, as_api_error, internal
-from dovecote_http.guard import route_of
 from dovecote_http.keys import ALLOWANCE, METRICS, REQUEST_ID, STREAM, TENANT
-from dovecote_http.sse import CLIENT_GONE, SseStream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -17,15 +17,18 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from dovecote_http import admin, agents, cache_probe, cancellation, listing, overview, tokenization
+from dovecote_http.agents import agents, cache_probe
+from dovecote_http.answers import cancellation
+from dovecote_http.answers.bodies import ChatBody
+from dovecote_http.answers.replies import Completion
 from dovecote_http.anthropic import messages
 from dovecote_http.anthropic import replies as message_replies
 from dovecote_http.anthropic.body import CountBody, MessageBody
-from dovecote_http.bodies import ChatBody
-from dovecote_http.completion_body import CompletionBody
-from dovecote_http.completion_replies import TextCompletion
 from dovecote_http.errors import ErrorBody  # noqa: TC001 - msgspec reads the annotations
-from dovecote_http.replies import Completion
+from dovecote_http.openai import listing, tokenization
+from dovecote_http.openai.completion_body import CompletionBody
+from dovecote_http.openai.completion_replies import TextCompletion
+from dovecote_http.operators import admin, overview
 from dovecote_http.responses import answering
 from dovecote_http.responses.bodies import Response
 from dovecote_http.responses.body import ResponseBody

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from dovecote_http.access.listener import Listener
 from dovecote_http.keys import ACCESS, BRIDGE, SETTINGS
-from dovecote_http.listener import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
     from aiohttp import web
 
-    from dovecote_http.api_keys import KeyRing
+    from dovecote_http.access.api_keys import KeyRing
 
 __all__ = ["serve"]
 

@@ -14,16 +14,16 @@ from aiohttp import web
 from msgspec import Struct
 
 from dovecote_engine.errors import ContextExceeded
+from dovecote_http.answers.calls import Call, Wanted, answer_call, limited, read_call, served_model
 from dovecote_http.anthropic.body import decode_count, decode_message
 from dovecote_http.anthropic.replies import MessageReplies
 from dovecote_http.anthropic.translation import as_chat, prompt_as_chat
-from dovecote_http.calls import Call, Wanted, answer_call, limited, read_call, served_model
-from dovecote_http.chat import chat_prompt, chat_request
 from dovecote_http.errors import invalid
 from dovecote_http.keys import BRIDGE
+from dovecote_http.openai.chat import chat_prompt, chat_request
 
 if TYPE_CHECKING:
-    from dovecote_http.bodies import ChatBody
+    from dovecote_http.answers.bodies import ChatBody
 
 __all__ = ["count_tokens", "messages"]
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 from msgspec import Struct
 
+from dovecote_http.answers.sse import event_frame
 from dovecote_http.anthropic.errors import error_payload
-from dovecote_http.sse import event_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dovecote_engine.request import Started, ToolCallDelta, Usage
+    from dovecote_http.answers.replies import Answer, Choice, FinishWord, Piece, ToolCall
     from dovecote_http.errors import ApiError
-    from dovecote_http.replies import Answer, Choice, FinishWord, Piece, ToolCall
 
 __all__ = ["MessageReplies"]
 

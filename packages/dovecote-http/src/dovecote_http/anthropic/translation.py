@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from dovecote_http.answers.bodies import chat_body
 from dovecote_http.anthropic.body import (
     CountBody,
     InputMessage,
@@ -30,14 +31,13 @@ from dovecote_http.anthropic.body import (
     ToolResult,
     ToolUse,
 )
-from dovecote_http.bodies import chat_body
 from dovecote_http.errors import ApiError, invalid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from dovecote_http.answers.bodies import ChatBody
     from dovecote_http.anthropic.body import Block
-    from dovecote_http.bodies import ChatBody
 
 __all__ = ["as_chat", "prompt_as_chat"]
 

@@ -15,10 +15,10 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from dovecote_http.calls import Call, Wanted, answer_call, limited, read_call
-from dovecote_http.chat import chat_request
+from dovecote_http.answers.calls import Call, Wanted, answer_call, limited, read_call
 from dovecote_http.errors import invalid, response_not_found
 from dovecote_http.keys import RESPONSES, TENANT
+from dovecote_http.openai.chat import chat_request
 from dovecote_http.responses.bodies import Response, TextShape
 from dovecote_http.responses.body import Item, decode_response
 from dovecote_http.responses.memory import Remembered
@@ -26,8 +26,8 @@ from dovecote_http.responses.replies import ResponseReplies
 from dovecote_http.responses.translation import as_chat
 
 if TYPE_CHECKING:
-    from dovecote_http.bodies import ChatBody
-    from dovecote_http.replies import Answer
+    from dovecote_http.answers.bodies import ChatBody
+    from dovecote_http.answers.replies import Answer
     from dovecote_http.responses.body import ResponseBody
 
 __all__ = ["create_response", "delete_response", "get_response"]

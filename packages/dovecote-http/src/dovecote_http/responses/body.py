@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from dovecote_http.bodies import Count, decode_body, unsupported
+from dovecote_http.answers.bodies import Count, decode_body, unsupported
 from dovecote_http.errors import invalid
 
 __all__ = [

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 from msgspec import structs
 
+from dovecote_http.answers.sse import event_frame
 from dovecote_http.responses.bodies import (
     CallItem,
     ErrorEvent,
@@ -34,14 +35,13 @@ from dovecote_http.responses.bodies import (
     TextEvent,
     usage_body,
 )
-from dovecote_http.sse import event_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dovecote_engine.request import Started, ToolCallDelta, Usage
+    from dovecote_http.answers.replies import Choice, FinishWord, Piece
     from dovecote_http.errors import ApiError
-    from dovecote_http.replies import Choice, FinishWord, Piece
     from dovecote_http.responses.bodies import OutputItem, Response, Status
 
 __all__ = ["ResponseReplies"]

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dovecote_http.bodies import chat_body
+from dovecote_http.answers.bodies import chat_body
 from dovecote_http.errors import ApiError, invalid
 from dovecote_http.responses.body import NamedTool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dovecote_http.bodies import ChatBody
+    from dovecote_http.answers.bodies import ChatBody
     from dovecote_http.responses.body import FunctionTool, Item, Part, ResponseBody, TextFormat
 
 __all__ = ["as_chat"]

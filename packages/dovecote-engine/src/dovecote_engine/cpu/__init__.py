@@ -1,0 +1,1 @@
+"""What is computed on a CPU by kernels of our own."""

@@ -1,0 +1,1 @@
+"""Who runs when: admission, turns, plans, and what comes of a step."""

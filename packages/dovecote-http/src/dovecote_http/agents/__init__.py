@@ -1,0 +1,1 @@
+"""Agents over HTTP, and what the cache holds for a prompt."""

@@ -1,0 +1,1 @@
+"""What all protocols share: a request's body, its call, its replies and its end."""

@@ -1,0 +1,1 @@
+"""The engine behind the event loop: its thread, its events, its exchange for another."""

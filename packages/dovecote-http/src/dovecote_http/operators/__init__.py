@@ -1,0 +1,1 @@
+"""What operators ask: health, metrics, logs, the overview, administrative calls."""
