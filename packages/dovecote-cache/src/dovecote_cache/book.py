@@ -21,7 +21,6 @@ from dovecote_cache.private import private_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
     from typing import Self
 
 __all__ = ["Agent", "AgentBook"]
@@ -276,12 +275,7 @@ class AgentBook:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.close()
 
     def _known(self, name: str, model: str) -> Agent:

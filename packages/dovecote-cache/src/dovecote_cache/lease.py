@@ -22,7 +22,6 @@ from dovecote_cache.chain import KEY_BYTES, Chain
 from dovecote_cache.errors import LeaseClosed
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self
 
     import numpy.typing as npt
@@ -209,12 +208,7 @@ class Lease:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.release()
 
     @property

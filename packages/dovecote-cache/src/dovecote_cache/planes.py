@@ -23,7 +23,6 @@ from dovecote_cache.errors import PlanesClosed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from types import TracebackType
     from typing import Self
 
     import numpy as np
@@ -89,12 +88,7 @@ class RowPlanes:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self._drop()
 
     def laps(self, start: int, end: int) -> Iterator[tuple[int, int]]:

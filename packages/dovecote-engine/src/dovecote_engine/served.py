@@ -20,12 +20,8 @@ if TYPE_CHECKING:
     from dovecote_engine.text.text_stream import TextStream
 
 
-class Tokenizer(Protocol):
-    """Text to token ids and back. Any thread."""
-
-    @property
-    def token_characters(self) -> int:
-        """No token stands for more characters of a text; 0 if that is not known."""
+class PromptTokenizer(Protocol):
+    """What makes prompts, and tells what tokens stand for. Any thread."""
 
     def render(
         self,
@@ -33,25 +29,35 @@ class Tokenizer(Protocol):
         tools: Sequence[Mapping[str, object]] | None = None,
         salt: bytes = b"",
     ) -> tuple[int, ...]:
-        """The token ids of a conversation under the model's chat template."""
+        """The token ids of a conversation under the model's chat template, and of the header of the
+        answer to come. Turns remembered under `salt` stand there as they were sampled.
+        """
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """The token ids of a text."""
+        """The token ids of a raw prompt."""
 
     def encode_inner(self, text: str) -> tuple[int, ...]:
         """The token ids of a text that stands inside a prompt."""
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of token ids."""
+        """The text of token ids without special ones."""
 
     def verbatim(self, tokens: Sequence[int]) -> str:
         """The text of token ids, special ones included."""
 
-    def text_stream(self, shown_ids: frozenset[int] = frozenset()) -> TextStream:
-        """A fresh incremental detokenizer. Special tokens have no text but for `shown_ids`."""
-
     def token_bytes(self, token: int) -> bytes:
         """What one token stands for, by itself; the name of one that stands for no text."""
+
+
+class Tokenizer(PromptTokenizer, Protocol):
+    """Text to token ids and back, and how answers are read. Any thread."""
+
+    @property
+    def token_characters(self) -> int:
+        """No token stands for more characters of a text; 0 if that is not known."""
+
+    def text_stream(self, shown_ids: frozenset[int] = frozenset()) -> TextStream:
+        """A fresh incremental detokenizer. Special tokens have no text but for `shown_ids`."""
 
     @property
     def markup(self) -> Markup:

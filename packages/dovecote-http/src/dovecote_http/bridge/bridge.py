@@ -45,8 +45,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from dovecote_engine.request import Event, Request
+    from dovecote_engine.served import PromptTokenizer
     from dovecote_http.bridge.door import ClosureCode
-    from dovecote_http.bridge.engine_like import EngineLike, ModelLike, StatusLike, TokenizerLike
+    from dovecote_http.bridge.engine_like import EngineLike, ModelLike, StatusLike
 
 __all__ = ["BridgeHealth", "EngineBridge", "EngineStopped", "EventStream", "Phase"]
 
@@ -233,7 +234,7 @@ class EngineBridge:
         """The text of token ids. Raises: EngineStopped."""
         return await self._in_thread(partial(self.model.tokenizer.decode, tokens))
 
-    async def tokenize(self, ask: Callable[[TokenizerLike], T]) -> T:
+    async def tokenize(self, ask: Callable[[PromptTokenizer], T]) -> T:
         """What `ask` gets from the served model's tokenizer, in a thread. Raises: EngineStopped."""
         return await self._in_thread(partial(ask, self.model.tokenizer))
 

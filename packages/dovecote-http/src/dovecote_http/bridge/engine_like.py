@@ -8,40 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from dovecote_engine.agents.agent import AgentChanges, AgentView
     from dovecote_engine.agents.forecast import Forecast
     from dovecote_engine.agents.runs import Run
     from dovecote_engine.request import Event, Request
-
-
-class TokenizerLike(Protocol):
-    """Renders and tokenises. Any thread."""
-
-    def render(
-        self,
-        messages: Sequence[Mapping[str, object]],
-        tools: Sequence[Mapping[str, object]] | None = None,
-        salt: bytes = b"",
-    ) -> tuple[int, ...]:
-        """Token ids of the conversation and of the header of the answer to come."""
-
-    def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of a raw prompt."""
-
-    def encode_inner(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text that stands inside a prompt."""
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text of token ids without special ones."""
-
-    def verbatim(self, tokens: Sequence[int]) -> str:
-        """The text of token ids, special ones included."""
-
-    def token_bytes(self, token: int) -> bytes:
-        """What one token stands for; nothing for an id without a token."""
+    from dovecote_engine.served import PromptTokenizer
 
 
 class ModelLike(Protocol):
@@ -54,7 +28,7 @@ class ModelLike(Protocol):
     @property
     def context_tokens(self) -> int: ...
     @property
-    def tokenizer(self) -> TokenizerLike: ...
+    def tokenizer(self) -> PromptTokenizer: ...
     @property
     def uncached(self) -> str: ...
 

@@ -21,7 +21,7 @@ from dovecote_http.openai.chat import chat_prompt
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dovecote_http.bridge.engine_like import TokenizerLike
+    from dovecote_engine.served import PromptTokenizer
 
 __all__ = ["apply_template", "detokenize", "tokenize"]
 
@@ -95,7 +95,7 @@ async def _text(request: web.Request, tokens: Sequence[int]) -> str:
     return await request.app[BRIDGE].tokenize(lambda tokenizer: tokenizer.verbatim(tokens))
 
 
-def _tokens(body: TokenizeBody, tokenizer: TokenizerLike) -> Tokens:
+def _tokens(body: TokenizeBody, tokenizer: PromptTokenizer) -> Tokens:
     encode = tokenizer.encode if body.add_special else tokenizer.encode_inner
     tokens = encode(body.content)
     if not body.with_pieces:
