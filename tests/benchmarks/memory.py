@@ -26,12 +26,13 @@ class Agents:
 
     def setup(self, agents: int) -> None:
         model = engines.SMOL_MODEL
+        engines.loaded(model)
         row_of(model.kv, HISTORY)
         self.pool = pool_of(model, agents * (HISTORY // BLOCK_TOKENS + 16))
         for seed in range(agents):
             fill_pool(self.pool, model, words(model, HISTORY, seed))
-        self.engine = engine_of(model, self.pool, max_rows=max(AGENTS))
         self.resident = resident_bytes()
+        self.engine = engine_of(model, self.pool, max_rows=max(AGENTS))
         for seed in range(agents):
             self.engine.submit(request_of(words(model, HISTORY + 1, seed), 128, f"agent-{seed}"))
         while self.engine.status.running < agents:
@@ -43,7 +44,7 @@ class Agents:
         return float(self.engine.status.slab_bytes)
 
     def track_resident(self, _agents: int) -> float:
-        """By how much the process grew, as the operating system counts it."""
+        """By how much an engine with these agents made the process grow; the weights were there."""
         return float(resident_bytes() - self.resident)
 
     def track_pool(self, _agents: int) -> float:

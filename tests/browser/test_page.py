@@ -5,26 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from chat_page import ANSWER_MS, say, start_agent
 from harbour_server import HarbourServer
 from playwright.sync_api import Browser, Page, expect
 from server_process import ServerProcess
-
-ANSWER_MS = 60_000
-
-
-def start_agent(page: Page, name: str) -> None:
-    """Names a new agent in the picker."""
-    page.get_by_label("Agent", exact=True).select_option(label="new agent …")
-    page.get_by_label("Name", exact=True).fill(name)
-    page.keyboard.press("Enter")
-    expect(page.locator("#dialog")).to_be_hidden()
-
-
-def say(page: Page, text: str, tokens: int = 8) -> None:
-    """Sends a message with Enter, its answer at most so long."""
-    page.locator("#most").evaluate("(field, most) => { field.value = most; }", str(tokens))
-    page.get_by_label("Message").fill(text)
-    page.keyboard.press("Enter")
 
 
 def test_nothing_is_wider_than_the_window(page: Page) -> None:
@@ -45,8 +29,11 @@ def test_the_map_tells_what_the_pool_holds(page: Page) -> None:
     page.keyboard.press("Home")
     expect(page.locator("#map-said")).to_contain_text("shared by")
     expect(page.locator("tr.lit")).not_to_have_count(0)
+    slider = page.get_by_role("slider", name="Map of the pool")
+    expect(slider).to_have_attribute("aria-valuetext", re.compile("shared by"))
     page.keyboard.press("End")
     expect(page.locator("#map-said")).to_contain_text("free")
+    expect(slider).to_have_attribute("aria-valuetext", re.compile("free"))
 
 
 def test_pointing_at_the_map_tells_of_the_block(page: Page) -> None:

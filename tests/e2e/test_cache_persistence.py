@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +29,13 @@ SMOL_GEOMETRY = {
     "max_position_embeddings": 16384,
 }
 """K and V as SmolLM2-135M's - 30 layers of 3 heads of 64 - and little else to compute."""
+LIKELIEST = {"temperature": 0, "logprobs": True, "top_logprobs": 5}
 
 
 def first_turns(url: str) -> dict[str, tuple[Conversation, Answer]]:
     """Each agent's conversation after its first turn."""
     agents = {name: Conversation(url, name, SYSTEM) for name in NAMES}
     return {name: (agent, agent.ask(OPENINGS[name])) for name, agent in agents.items()}
-
-
-def history_blocks(first: Answer) -> int:
-    """Tokens in whole blocks of what went through the model: all but the last one sampled."""
-    return (first.prompt_tokens + first.completion_tokens - 1) // 32 * 32
 
 
 def post(url: str, body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
@@ -52,19 +50,28 @@ def post(url: str, body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, floa
         return json.load(response), {name: float(ms) for name, ms in timings}
 
 
+def likeliest(answer: dict[str, Any]) -> dict[tuple[int, ...], float]:
+    """The first token's most likely candidates, by their bytes, with their log probabilities."""
+    first = answer["choices"][0]["logprobs"]["content"][0]
+    return {tuple(each["bytes"]): each["logprob"] for each in first["top_logprobs"]}
+
+
 @pytest.mark.parametrize("codec", ("exact", "q8"))
 def test_agents_survive_sigterm_and_sigkill(cache_dir: Path, codec: str) -> None:
-    """After either end each agent finds its history, block for block."""
+    """After either end each agent finds its history, block for block; `exact` goes on the same."""
     with ServerProcess(cache_dir, (*POOL, "--codec", codec)) as server:
         turns = first_turns(server.url)
-        expected = {name: history_blocks(first) for name, (_, first) in turns.items()}
-        for end in (server.terminate, server.kill):
+        said: dict[str, set[str]] = {name: set() for name in turns}
+        for end, code in ((server.terminate, 0), (server.kill, -signal.SIGKILL)):
             end()
-            assert server.wait() == (0 if end == server.terminate else -9)
+            assert server.wait() == code
             server.start()
-            for name, (agent, _) in turns.items():
+            for name, (agent, first) in turns.items():
                 answer = agent.moved_to(server.url).ask(FOLLOW_UP)
-                assert answer.cached_tokens >= expected[name] > 0
+                assert answer.cached_tokens >= first.block_tokens > 0
+                said[name].add(answer.text)
+    if codec == "exact":
+        assert {name: len(texts) for name, texts in said.items()} == dict.fromkeys(NAMES, 1)
 
 
 def test_a_resumed_agent_answers_as_a_cold_run(cache_dir: Path) -> None:
@@ -79,20 +86,19 @@ def test_a_resumed_agent_answers_as_a_cold_run(cache_dir: Path) -> None:
         with ServerProcess(cache_dir, (*options, "--memory-only")) as fresh:
             cold = agent.moved_to(fresh.url).ask(FOLLOW_UP)
         assert cold.cached_tokens == 0
-        assert resumed[name].cached_tokens >= history_blocks(first) > 0
-        assert resumed[name].prompt_tokens == cold.prompt_tokens
-        assert (resumed[name].text, resumed[name].completion_tokens) == (
-            cold.text,
-            cold.completion_tokens,
-        )
+        assert resumed[name].cached_tokens >= first.block_tokens > 0
+        assert replace(resumed[name], cached_tokens=0) == cold
 
 
 def test_8k_tokens_are_restored_in_half_a_second(tmp_path: Path) -> None:
-    """After SIGKILL, by the server's own `Server-Timing`, in SMOL_GEOMETRY with the codec q8."""
+    """After SIGKILL, by the server's own `Server-Timing`, in SMOL_GEOMETRY with the codec q8.
+
+    What is restored is what was there: the likeliest next tokens are those of the cold run.
+    """
     model = save_random_model(tmp_path / "wide", 1, **SMOL_GEOMETRY)
     options = ("--model", str(model), "--pool-size", "256MiB", "--codec", "q8")
     text = "".join(f"{n:05d} " for n in range(1400))  # a token a character
-    body = {"messages": [{"role": "user", "content": text}], "max_tokens": 1, "temperature": 0}
+    body = {"messages": [{"role": "user", "content": text}], "max_tokens": 1, **LIKELIEST}
     with ServerProcess(tmp_path / "cache", options) as server:
         cold, _ = post(server.url, body)
         server.kill()
@@ -101,7 +107,7 @@ def test_8k_tokens_are_restored_in_half_a_second(tmp_path: Path) -> None:
     assert cold["usage"]["prompt_tokens"] > 8192
     assert warm["usage"]["prompt_tokens_details"]["cached_tokens"] >= 8192
     assert 0 < timings["restore"] < 500
-    assert warm["choices"][0]["message"] == cold["choices"][0]["message"]
+    assert likeliest(warm) == pytest.approx(likeliest(cold), abs=0.02)
 
 
 def test_models_of_equal_shape_never_share_a_block(tmp_path: Path) -> None:
@@ -114,8 +120,7 @@ def test_models_of_equal_shape_never_share_a_block(tmp_path: Path) -> None:
         options = ("--model", str(models[seed]), "--pool-size", "16MiB", "--codec", "exact")
         with ServerProcess(tmp_path / cache, options) as server:
             body = {"messages": [{"role": "user", "content": "One prompt for both. " * 8}]}
-            wish = {"max_tokens": 4, "temperature": 0, "logprobs": True, "top_logprobs": 3}
-            return post(server.url, {**body, **wish})[0]
+            return post(server.url, {**body, **LIKELIEST, "max_tokens": 4})[0]
 
     models = {
         seed: save_random_model(tmp_path / f"seed{seed}" / "same-name", seed) for seed in (1, 2)

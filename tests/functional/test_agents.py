@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 import urllib.request
 from pathlib import Path
 from typing import Any
 
-from conversation import Conversation
+from conversation import BLOCK_TOKENS, Conversation
+from metrics import metrics
 from server_process import ServerProcess
 from texts import FOLLOW_UP, OPENINGS, SYSTEM
 
-BLOCK_TOKENS = 32
 POOL = ("--pool-size", "128MiB")
 
 
@@ -29,10 +28,7 @@ def call(url: str, method: str, path: str, body: object = None) -> Any:
 
 def pool_frames(url: str) -> dict[str, float]:
     """The pool's frames by state."""
-    with urllib.request.urlopen(f"{url}/metrics") as response:
-        text = response.read().decode()
-    found = re.findall(r"^dovecote_pool_(\w+)_frames (\S+)$", text, re.MULTILINE)
-    return {name: float(value) for name, value in found}
+    return {name: value for name, value in metrics(url).items() if name.endswith("_frames")}
 
 
 def test_forks_share_everything_and_go_their_own_ways(cache_dir: Path) -> None:

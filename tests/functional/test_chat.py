@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from conversation import MODEL, Conversation, client_of
+from typing import Any
+
+from conversation import BLOCK_TOKENS, MODEL, Conversation, client_of
 from texts import FOLLOW_UP, OPENINGS, SYSTEM
-
-BLOCK_TOKENS = 32
-
-
-def whole_blocks(tokens: int) -> int:
-    return tokens // BLOCK_TOKENS * BLOCK_TOKENS
 
 
 def test_the_model_knows_the_capital_of_france(server: str) -> None:
@@ -31,18 +27,19 @@ def test_two_agents_each_go_on_where_they_were(server: str) -> None:
     first = {name: agent.ask(OPENINGS[name]) for name, agent in agents.items()}
     second = {name: agent.ask_streaming(FOLLOW_UP) for name, agent in agents.items()}
     for name in agents:
-        history = first[name].prompt_tokens + first[name].completion_tokens - 1
-        assert second[name].cached_tokens >= whole_blocks(history) > 0
+        assert second[name].cached_tokens >= first[name].block_tokens > 0
         assert second[name].cached_tokens < second[name].prompt_tokens
 
 
 def test_agents_share_an_equal_beginning(server: str) -> None:
-    """The second agent's first turn already finds the blocks of the common system prompt."""
-    system = SYSTEM + " You are fond of owls."
-    first = Conversation(server, "one", system, max_tokens=4).ask("Good morning.")
-    second = Conversation(server, "two", system, max_tokens=4).ask("Which bird do you like?")
-    assert first.cached_tokens < whole_blocks(second.cached_tokens) + BLOCK_TOKENS
-    assert second.cached_tokens >= BLOCK_TOKENS
+    """The second agent's first turn already finds the common system prompt, to the token."""
+    system, question = f"You are fond of owls. {SYSTEM}", "Which bird do you like?"
+    first = Conversation(server, "one", system, max_tokens=1).ask("Good morning.")
+    second = Conversation(server, "two", system, max_tokens=1).ask(question)
+    with client_of(server) as client:
+        told: Any = client.post("/tokenize", cast_to=object, body={"content": system})
+    assert first.cached_tokens < BLOCK_TOKENS
+    assert second.cached_tokens >= len(told["tokens"]) > BLOCK_TOKENS
 
 
 def test_a_seed_makes_sampling_repeatable(server: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from anthropic import Anthropic, BadRequestError
-from conversation import MODEL, client_of
+from conversation import BLOCK_TOKENS, MODEL, client_of
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
@@ -56,8 +56,8 @@ def test_anthropics_client_gets_an_answer(server: str) -> None:
     assert message.stop_reason == "end_turn"
     assert streamed.content[0].to_dict() == message.content[0].to_dict()
     usage = streamed.usage
-    assert counted.input_tokens == usage.input_tokens + (usage.cache_read_input_tokens or 0)
-    assert usage.cache_read_input_tokens
+    assert usage.cache_read_input_tokens == counted.input_tokens - 1
+    assert (usage.input_tokens, usage.cache_creation_input_tokens) == (0, 1)
 
 
 def test_anthropics_client_learns_which_stop_sequence_it_was(server: str) -> None:
@@ -73,10 +73,10 @@ def test_anthropics_client_learns_which_stop_sequence_it_was(server: str) -> Non
 
 
 def test_claude_code_shares_its_prompt_whatever_its_billing_line_says(server: str) -> None:
-    """The second request finds the whole blocks of the first one's system prompt."""
-    system = f"{SYSTEM} You are fond of herons."
+    """The second request finds all of the first one's prompt but the token that is left to do."""
+    system = f"You are fond of herons. {SYSTEM}"
 
-    def cached(billing: str) -> int:
+    def usage(billing: str) -> Any:
         with anthropic_of(server) as client:
             message = client.messages.create(
                 model=MODEL,
@@ -87,9 +87,12 @@ def test_claude_code_shares_its_prompt_whatever_its_billing_line_says(server: st
                 ],
                 messages=[{"role": "user", "content": "Hello."}],
             )
-        return message.usage.cache_read_input_tokens or 0
+        return message.usage
 
-    assert cached("4f3a1") < cached("99999")
+    first, second = usage("4f3a1"), usage("99999")
+    told = (first.input_tokens, first.cache_creation_input_tokens, first.cache_read_input_tokens)
+    assert first.cache_read_input_tokens < BLOCK_TOKENS
+    assert second.cache_read_input_tokens == sum(each or 0 for each in told) - 1
 
 
 def test_anthropics_client_is_told_that_a_prompt_is_too_long(server: str) -> None:

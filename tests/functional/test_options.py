@@ -27,9 +27,11 @@ def server(
         yield process
 
 
-def call(server: ServerProcess, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
+def call(
+    server: ServerProcess, path: str, body: object = None, method: str | None = None
+) -> tuple[int, dict[str, Any]]:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{server.url}/v1/{path}", data)
+    request = urllib.request.Request(f"{server.url}/v1/{path}", data, method=method)
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
             return response.status, json.load(response)
@@ -71,6 +73,14 @@ def test_an_alias_is_the_served_model_and_no_other_name_is(server: ServerProcess
     body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
     assert call(server, "chat/completions", {**body, "model": "gpt-5"})[0] == 200
     assert call(server, "chat/completions", {**body, "model": "gpt-6"})[0] == 404
+
+
+def test_pins_are_bounded(server: ServerProcess) -> None:
+    """With no room for pins an agent that is there cannot be pinned, and the bound is told."""
+    body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "user": "atlas"}
+    assert call(server, "chat/completions", body)[0] == 200
+    status, answer = call(server, "agents/atlas", {"pinned": True}, "PATCH")
+    assert (status, answer["error"]["code"]) == (409, "pins_exhausted")
 
 
 def test_threads_are_as_many_as_asked_for(converted_model: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from conversation import Conversation
+from metrics import metrics
 from server_process import ServerProcess
 
 MIB = 1 << 20
@@ -210,12 +211,6 @@ def test_tenants_with_different_salts_share_nothing(server: str) -> None:
     assert found[2] == usage["prompt_tokens"] - 1
 
 
-def metric(url: str, name: str) -> float:
-    with urllib.request.urlopen(f"{url}/metrics") as response:
-        lines = response.read().decode().splitlines()
-    return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
-
-
 def test_a_disk_that_fills_up_while_serving_costs_no_answer(
     cache_dir: Path, converted_model: Path
 ) -> None:
@@ -238,8 +233,9 @@ def test_a_disk_that_fills_up_while_serving_costs_no_answer(
                 (disk / "full").write_bytes(bytes(2 * POOL_MIB * MIB))
             agent = Conversation(server.url, "atlas", max_tokens=40)
             assert agent.ask("Tell me a long story about pigeons that find their way home.").text
-            assert metric(server.url, "dovecote_seal_errors_total") == 1
-            assert metric(server.url, "dovecote_pool_write_errors_total") == 1
+            found = metrics(server.url)
+            assert found["dovecote_seal_errors_total"] == 1
+            assert found["dovecote_pool_write_errors_total"] == 1
             assert answers(server.url)
             server.terminate()
             assert server.wait() == 0

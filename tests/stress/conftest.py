@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conversation import MODEL
 from load.client import LoadClient
+from load.report import Report
 from load.scenarios import Stage
 from server_process import ServerProcess
+
+Scenario = Callable[[Stage], Awaitable[Report]]
 
 SCALE = float(os.environ.get("DOVECOTE_TIME_SCALE", str(1 / 120)))
 """Of the full lengths: 1 runs the hour as an hour."""
@@ -30,8 +34,17 @@ def process(
         yield server
 
 
-@pytest.fixture
-async def stage(process: ServerProcess) -> AsyncIterator[Stage]:
-    """Where the scenarios play; the server's memory is watched."""
-    async with LoadClient(process.url, MODEL) as client:
-        yield Stage(client, process.pid, SCALE, NORMAL_P95_S)
+@pytest.fixture(scope="module")
+def play(process: ServerProcess) -> Callable[[Scenario], Report]:
+    """Plays a scenario on the server, whose memory is watched, and prints the report."""
+
+    async def on_stage(scenario: Scenario) -> Report:
+        async with LoadClient(process.url, MODEL) as client:
+            return await scenario(Stage(client, process.pid, SCALE, NORMAL_P95_S))
+
+    def played(scenario: Scenario) -> Report:
+        report = asyncio.run(on_stage(scenario))
+        print(report)
+        return report
+
+    return played

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import aiohttp
 import pytest
 from conversation import MODEL
-from load.client import Ask, BackOff, LoadClient
-from load.scenarios import Stage, burst, recovery, sustained
+from load.client import BackOff, LoadClient
+from load.scenarios import burst, recovery, sustained
 from load.summary import summarise
+from load.talks import reserving
 from load.workers import Due, run_load
+from metrics import metrics
 from server_process import ServerProcess
 
 pytestmark = [pytest.mark.stress, pytest.mark.timeout(1200)]
@@ -22,10 +23,8 @@ PATIENT = BackOff(attempts=60, longest_s=3.0)
 SMALL_POOL = ("--memory-only", "--pool-size", "16MiB", "--codec", "q8")
 
 
-async def test_150_at_once_lose_none(stage: Stage) -> None:
-    report = await burst(stage)
-    print(report)
-    assert report.unmet == []
+def test_150_at_once_lose_none(play: Any) -> None:
+    assert play(burst).unmet == []
 
 
 async def test_a_full_pool_refuses_with_a_time_to_come_back(cache_dir: Path) -> None:
@@ -34,8 +33,8 @@ async def test_a_full_pool_refuses_with_a_time_to_come_back(cache_dir: Path) -> 
     with ServerProcess(cache_dir, SMALL_POOL) as server:
         watch = asyncio.create_task(_note_active_use(server.url, active))
         async with LoadClient(server.url, MODEL) as client:
-            due = [Due(0.0, partial(client.ask, _reserving(n), PATIENT)) for n in range(20)]
-            results = await run_load(due, workers=20)
+            asks = [partial(client.ask, reserving(f"full-{n}", n), PATIENT) for n in range(20)]
+            results = await run_load([Due(0.0, ask) for ask in asks], workers=20)
         watch.cancel()
         await asyncio.wait((watch,))
     figures = summarise(results)
@@ -48,34 +47,24 @@ async def test_a_full_pool_refuses_with_a_time_to_come_back(cache_dir: Path) -> 
     assert 0.7 < max(active) <= 0.95
 
 
-async def test_a_minute_of_overload_crashes_nothing(stage: Stage, process: ServerProcess) -> None:
-    pid = process.pid
-    report = await sustained(stage)
-    print(report)
+def test_a_minute_of_overload_crashes_nothing(play: Any, process: ServerProcess) -> None:
+    """Some are refused, some answered; the same process serves on, and has logged no exception."""
+    report = play(sustained)
     assert report.unmet == []
-    assert process.pid == pid
+    assert report.summary.statuses[429] > 0
     assert not [event for event in process.events if "exception" in event]
 
 
-async def test_it_recovers_within_half_a_minute(stage: Stage) -> None:
-    report = await recovery(stage)
-    print(report)
+def test_it_recovers_within_half_a_minute(play: Any) -> None:
+    report = play(recovery)
     assert report.unmet == []
-
-
-def _reserving(number: int) -> Ask:
-    """A short answer for which 200 tokens have to be reserved."""
-    content = f"What is the capital of France? I ask for the {number}. time."
-    return Ask(f"full-{number}", ({"role": "user", "content": content},), 200)
+    assert report.summary.statuses[429] > 0
 
 
 async def _note_active_use(url: str, seen: list[float]) -> None:
     """Notes which part of the pool is in active use, again and again until it is cancelled."""
-    async with aiohttp.ClientSession() as session:
-        while True:
-            async with session.get(f"{url}/metrics") as response:
-                text = await response.text()
-            found = dict(re.findall(r"^dovecote_pool_(\w*frames) (\S+)$", text, re.MULTILINE))
-            active = float(found["leased_frames"]) + float(found["promised_frames"])
-            seen.append(active / float(found["frames"]))
-            await asyncio.sleep(0.02)
+    while True:
+        found = await asyncio.to_thread(metrics, url)
+        active = found["dovecote_pool_leased_frames"] + found["dovecote_pool_promised_frames"]
+        seen.append(active / found["dovecote_pool_frames"])
+        await asyncio.sleep(0.02)

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import re
+from typing import Any
 
-import aiohttp
 import pytest
-from load.scenarios import Stage, conversations
+from load.scenarios import conversations
+from metrics import metrics
 from server_process import ServerProcess
 
 pytestmark = [pytest.mark.stress, pytest.mark.timeout(1800)]
 
+IDLE = {
+    "dovecote_running_rows": 0,
+    "dovecote_queue_depth": 0,
+    "dovecote_pool_leased_frames": 0,
+    "dovecote_pool_promised_frames": 0,
+}
 
-async def test_five_agents_of_different_habits(stage: Stage, process: ServerProcess) -> None:
+
+def test_five_agents_of_different_habits(play: Any, process: ServerProcess) -> None:
     """All are answered, mostly from the cache; afterwards nothing is leased and no row is held."""
-    report = await conversations(stage)
-    print(report)
+    report = play(conversations)
     assert report.unmet == []
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(f"{process.url}/metrics") as response,
-    ):
-        metrics = await response.text()
-    for name in ("dovecote_pool_leased_frames", "dovecote_pool_promised_frames"):
-        assert re.search(rf"^{name} 0(\.0)?$", metrics, re.MULTILINE), name
+    assert report.summary.latency is not None
+    assert report.summary.latency.p95 > 0
+    found = metrics(process.url)
+    assert {name: found[name] for name in IDLE} == IDLE

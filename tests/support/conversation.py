@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import openai
 
 MODEL = "SmolLM2-135M-Instruct"
+BLOCK_TOKENS = 32
 
 
 def client_of(url: str) -> openai.OpenAI:
@@ -25,16 +26,26 @@ class Answer:
     cached_tokens: int
     completion_tokens: int
 
+    @property
+    def block_tokens(self) -> int:
+        """Tokens in whole blocks of what went through the model: all but the last one sampled."""
+        return (self.prompt_tokens + self.completion_tokens - 1) // BLOCK_TOKENS * BLOCK_TOKENS
+
 
 @dataclass
 class Conversation:
-    """The messages so far, as a client keeps them. `agent` None sends no identity."""
+    """The messages so far, as a client keeps them. `agent` None sends no identity.
+
+    `wishes` are further fields of every request.
+    """
 
     url: str
     agent: str | None = None
     system: str = ""
     max_tokens: int = 24
     messages: list[dict[str, str]] = field(default_factory=list)
+    model: str = MODEL
+    wishes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.system and not self.messages:
@@ -66,9 +77,7 @@ class Conversation:
 
     def moved_to(self, url: str) -> Conversation:
         """The same conversation, to be continued at another address."""
-        return Conversation(
-            url, self.agent, max_tokens=self.max_tokens, messages=list(self.messages)
-        )
+        return replace(self, url=url, messages=list(self.messages))
 
     def _client(self) -> openai.OpenAI:
         return client_of(self.url)
@@ -76,11 +85,12 @@ class Conversation:
     def _arguments(self) -> dict[str, Any]:
         headers = {"X-Agent-ID": self.agent} if self.agent else {}
         return {
-            "model": MODEL,
+            "model": self.model,
             "messages": self.messages,
             "temperature": 0,
             "max_tokens": self.max_tokens,
             "extra_headers": headers,
+            **self.wishes,
         }
 
 

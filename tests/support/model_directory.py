@@ -27,7 +27,8 @@ _CONFIG = {
     "eos_token_id": 256,
 }
 _TEMPLATE = (
-    "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:"
+    "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    "assistant: "
 )
 
 

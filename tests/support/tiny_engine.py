@@ -247,6 +247,8 @@ class TinyTokenizer:
         messages: Sequence[Mapping[str, object]],
         tools: Sequence[Mapping[str, object]] | None = None,
         salt: bytes = b"",
+        *,
+        continues: bool = False,
     ) -> tuple[int, ...]:
         return self.encode(" ".join(str(message["content"]) for message in messages))
 
@@ -262,7 +264,9 @@ class TinyTokenizer:
     def verbatim(self, tokens: Sequence[int]) -> str:
         return self.decode(tokens)
 
-    def text_stream(self, shown_ids: frozenset[int] = frozenset()) -> TinyStream:
+    def text_stream(
+        self, shown_ids: frozenset[int] = frozenset(), lead: Sequence[int] = ()
+    ) -> TinyStream:
         return TinyStream()
 
     def grammar_tokenizer(self) -> LLTokenizer | None:

@@ -2,7 +2,8 @@
 
     python -m compare --out build/compare [--quick] [--only dovecote] [--url NAME=URL=MODEL]
 
-Writes compare.json, compare.md and compare.svg. Exit code 1 if any answer did not come whole.
+Writes compare.json, compare.md and compare.svg, anew after each server. Exit code 1 if a server did
+not start or an answer did not come whole.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +21,11 @@ from server_process import ServerProcess
 from compare.float_model import write_float_model
 from compare.servers import Given, found_servers
 from compare.tables import as_json, as_markdown, as_svg
-from compare.workloads import Size, run_workloads
+from compare.workloads import Figures, Size, run_workloads
 from dovecote_engine.models.embedded import embedded_gguf
 
 if TYPE_CHECKING:
     from compare.servers import Server
-    from compare.workloads import Figures
 
 QUICK = Size(history_lines=8, shared_lines=6, agents=4, at_once=(1, 3), answer_tokens=8)
 
@@ -33,21 +34,34 @@ def main() -> None:
     """The command."""
     arguments = _parser().parse_args()
     size = QUICK if arguments.quick else Size()
+    where = machine("SmolLM2-135M-Instruct")  # before the work, for the load
+    found: list[Figures] = []
     with tempfile.TemporaryDirectory() as name:
-        found = [_measure(server, size) for server in _servers(arguments, Path(name))]
-    where = machine("SmolLM2-135M-Instruct")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    table = f"{as_markdown(found)}\n\n{where}\n"
-    texts = {"json": as_json(found, where), "md": table, "svg": as_svg(found, where)}
-    for ending, text in texts.items():
-        (arguments.out / f"compare.{ending}").write_text(text, encoding="utf-8")
-    print(table)
+        for server in _servers(arguments, Path(name)):
+            found.append(measured(server, size))
+            _write(found, where, arguments.out)
+    print(f"{as_markdown(found)}\n\n{where}")
     sys.exit(1 if any(each.failures for each in found) else 0)
 
 
-def _measure(server: Server, size: Size) -> Figures:
+def measured(server: Server, size: Size) -> Figures:
+    """What it made of the work; a server that does not start costs the others nothing."""
     print(f"{server.name} ...", file=sys.stderr, flush=True)
-    return run_workloads(server, size)
+    began = time.monotonic()
+    try:
+        found = run_workloads(server, size)
+    except RuntimeError as error:
+        found = Figures(server.name, failures=[str(error)])
+    print(f"{server.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return found
+
+
+def _write(found: list[Figures], where: str, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    table = f"{as_markdown(found)}\n\n{where}\n"
+    texts = {"json": as_json(found, where), "md": table, "svg": as_svg(found, where)}
+    for ending, text in texts.items():
+        (folder / f"compare.{ending}").write_text(text, encoding="utf-8")
 
 
 def _servers(arguments: argparse.Namespace, folder: Path) -> list[Server]:

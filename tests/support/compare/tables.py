@@ -30,7 +30,8 @@ def as_markdown(found: Sequence[Figures]) -> str:
 
 def as_json(found: Sequence[Figures], machine: str) -> str:
     """Everything, token counts included."""
-    return json.dumps({"machine": machine, "servers": [asdict(each) for each in found]}, indent=2)
+    told = {"machine": machine, "servers": [asdict(each) for each in found]}
+    return json.dumps(told, indent=2) + "\n"
 
 
 def as_svg(found: Sequence[Figures], machine: str) -> str:
@@ -39,7 +40,7 @@ def as_svg(found: Sequence[Figures], machine: str) -> str:
     for name in _names(found):
         values = {each.server: each.figures.get(name) for each in found}
         longest = max(value for value in values.values() if value is not None)
-        parts.append(_text(8, top + _BAR, name, "bold"))
+        parts.append(_text(8, top + _BAR - 4, name, "bold"))
         for at, (server, value) in enumerate(values.items()):
             y = top + (at + 1) * (_BAR + 2)
             parts.append(_text(24, y + _BAR - 3, server))

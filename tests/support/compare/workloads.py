@@ -32,11 +32,11 @@ Messages = list[dict[str, str]]
 class Size:
     """How much of each. Lines make about 20 tokens each."""
 
-    history_lines: int = 40
+    history_lines: int = 32
     shared_lines: int = 16
-    agents: int = 8
+    agents: int = 6
     at_once: Sequence[int] = (1, 3, 5, 8)
-    answer_tokens: int = 24
+    answer_tokens: int = 16
 
 
 @dataclass
@@ -118,7 +118,11 @@ async def _swarm(client: LoadClient, size: Size, found: Figures) -> None:
     began = time.monotonic()
     first = await run_load([Due(0.0, _send(client, ask)) for ask in asks], workers=4)
     asks = [
-        Ask(ask.agent, [*ask.messages, _assistant(each.text), *_user("And my second?")], 24)
+        Ask(
+            ask.agent,
+            [*ask.messages, _assistant(each.text), *_user("And my second?")],
+            size.answer_tokens,
+        )
         for ask, each in zip(asks, first, strict=True)
     ]
     second = await run_load([Due(0.0, _send(client, ask)) for ask in asks], workers=4)

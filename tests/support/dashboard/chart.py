@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dashboard.figures import shown
+from dashboard.figures import scaled, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +80,7 @@ def _grid(top: float, unit: str) -> list[str]:
 
 def _tick(value: float, unit: str) -> str:
     """Units that are words stand above the chart."""
-    return shown(value, unit if unit in ("seconds", "bytes") else "") if value else "0"
+    return shown(value, scaled(unit)) if value else "0"
 
 
 def _commits(commits: Sequence[str]) -> list[str]:

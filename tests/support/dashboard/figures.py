@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["change", "shown"]
+__all__ = ["change", "scaled", "shown"]
 
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
+_IN_SECONDS = {"seconds": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _BYTES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
+def scaled(unit: str) -> str:
+    """The unit if numbers are shown in what suits their size: times and bytes; else nothing."""
+    return unit if unit in _IN_SECONDS or unit == "bytes" else ""
+
+
 def shown(value: float, unit: str) -> str:
-    """Three significant digits with the unit; seconds and bytes in what suits their size."""
-    if unit == "seconds":
-        return _scaled(value, _TIMES, "s")
+    """Three significant digits with the unit; times and bytes in what suits their size."""
+    if unit in _IN_SECONDS:
+        return _scaled(value * _IN_SECONDS[unit], _TIMES, "s")
     if unit == "bytes":
         return _scaled(value, _BYTES, "bytes")
     return f"{_digits(value)} {unit}".rstrip()

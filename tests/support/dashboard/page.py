@@ -13,7 +13,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from dashboard.chart import Line, Mark, as_svg
-from dashboard.figures import change, shown
+from dashboard.figures import change, scaled, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,7 +98,7 @@ def _prose(text: str) -> str:
 
 
 def _unit(unit: str) -> str:
-    return "time" if unit == "seconds" else unit
+    return "time" if scaled(unit) and unit != "bytes" else unit
 
 
 def _lines(name: str, runs: list[Run]) -> list[Line]:
@@ -125,7 +125,7 @@ def _latest(lines: list[Line], unit: str) -> str:
 def _row(at: int, line: Line, unit: str) -> str:
     value = line.marks[-1].value
     before = line.marks[-2].value if len(line.marks) > 1 else None
-    bare = unit if unit in ("seconds", "bytes") else ""
+    bare = scaled(unit)
     name = f'<span class="swatch c{at % 10}"></span>{_ESCAPED(line.name)}'
     earlier = shown(before, bare) if before is not None else ""
     cells = f"<td>{name}</td><td>{shown(value, bare)}</td><td>{earlier}</td>"

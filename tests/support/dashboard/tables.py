@@ -1,4 +1,4 @@
-"""The tables of batching, resume and memory that one session prints from the latest results."""
+"""Tables of batching, resume, memory and parts, which a session prints from the latest results."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def as_sections(run: Run) -> list[str]:
         _table("Promises", ("what", "found", "promised"), _promises(run)),
         _table("Resume", ("what", "of", "time"), _resume(run)),
         _table("Memory", ("what", "of", "found"), _memory(run)),
+        _table("Parts", ("what", "of", "takes"), _parts(run)),
     ]
     return [part for part in parts if part]
 
@@ -90,6 +91,26 @@ def _memory(run: Run) -> Iterator[Row]:
     yield from _values(run, "memory.Theory.track_frames_against_theory", "frames", "codec")
     yield from _values(run, "memory.Theory.track_disk_against_count", "disk", "codec")
     yield from _values(run, "memory.Turn.track_bytes_written", "written a turn", "")
+
+
+_PARTS = {
+    "index.Open.time_open": ("open a pool of 100,000 frames, page cache", ""),
+    "index.Hash.track_nanoseconds_a_token": ("hash", "a token"),
+    "index.Match.track_nanoseconds_a_token": ("match, the hash included", "a token"),
+    "index.Reserve.track_reserve_and_release_of_a_block": ("reserve and release", "a block"),
+    "index.Reserve.track_pin_and_unpin_of_a_block": ("match, pin and unpin", "a block"),
+    "batching.Slab.time_join": ("join the slab", "a row of 1,024 tokens"),
+    "batching.Slab.time_leave": ("leave the slab", "a row of 1,024 tokens"),
+    "serving.Http.track_microseconds_a_token": ("HTTP, a stream", "a token"),
+}
+
+
+def _parts(run: Run) -> Iterator[Row]:
+    """What single operations take."""
+    for name, (what, of) in _PARTS.items():
+        if (benchmark := run.benchmarks.get(name)) is not None:
+            for choice, value in benchmark.values.items():
+                yield what, " ".join(choice) or of, shown(value, benchmark.unit)
 
 
 def _values(run: Run, name: str, what: str, of: str) -> Iterator[Row]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from load.client import LoadClient
     from load.records import RequestResult
 
-__all__ = ["SYSTEM", "TOPICS", "Talk", "question"]
+__all__ = ["SYSTEM", "TOPICS", "Talk", "question", "reserving"]
 
 SYSTEM = (
     "You are a helpful assistant who answers briefly and in plain words. "
@@ -35,6 +35,12 @@ def question(number: int) -> str:
         "What has {} to do with the weather?",
     )
     return forms[number % len(forms)].format(TOPICS[number // len(forms) % len(TOPICS)])
+
+
+def reserving(agent: str, number: int) -> Ask:
+    """A question with a short answer, for which room for 200 tokens has to be kept."""
+    content = f"What is the capital of France? I ask for the {number}. time."
+    return Ask(agent, ({"role": "user", "content": content},), 200)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from dashboard.tables import as_sections
 from reports.data import table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from dashboard.runs import Run
 
@@ -28,6 +28,26 @@ which commit and by which command its figures came about. A load above 1 a proce
 other work wanted the same processors: believe the ratios there, not the times. How the figures
 carry over to a machine of yours is the matter of [production.md](production.md)."""
 _NOT_YET = "Not measured yet."
+_EXPLAINED = """\
+Statuses count every attempt, the refused ones too; latency is from the first attempt to the last
+token. What was expected beside whole answers:"""
+_SCENARIO = (
+    *("scenario", "lasted", "answered", "429", "5xx", "lost", "tokens/s"),
+    *("first token, p95", "latency, p50", "p95", "longest", "held"),
+)
+_EXPECTED = ("figure", "found", "expected", "held")
+_COSTS = {
+    "encode": "codec.Codec.track_encode",
+    "decode": "codec.Codec.track_decode",
+    "seal": "pool.SealCost.track_memcpy_times",
+    "restore": "pool.RestoreCost.track_memcpy_times",
+}
+_BANDWIDTHS = {
+    "encode": "codec.Codec.track_encode_bandwidth",
+    "decode": "codec.Codec.track_decode_bandwidth",
+}
+# Expectations that a scenario's own row shows.
+_COUNTED = ("answered", "answered without a token", "lost", "5xx")
 
 
 def performance(data: Data) -> str:
@@ -69,7 +89,21 @@ def _compare(compare: Mapping[str, Any] | None) -> str:
     rows = [[name, *(_number(each["figures"].get(name)) for each in servers)] for name in names]
     failed = [f"{each['server']}: {why}" for each in servers for why in each["failures"]]
     head = ["work", *(each["server"] for each in servers)]
-    return "\n\n".join([f"{compare['machine']}.", table(head, rows), *failed])
+    sizes = _prompts(servers[0]["tokens"])
+    plot = "![The same as bars](data/compare.svg)"
+    return "\n\n".join([f"{compare['machine']}.", table(head, rows), *failed, sizes, plot])
+
+
+def _prompts(tokens: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """How long the prompts and answers of each workload were."""
+    told = []
+    for workload, counts in tokens.items():
+        prompts = [each["prompt"] for each in counts if each]
+        if prompts:
+            sizes = " to ".join(str(each) for each in sorted({min(prompts), max(prompts)}))
+            most = max(each["completion"] for each in counts if each)
+            told.append(f"{workload} {sizes} (answers of {most})")
+    return f"Tokens of the prompts: {', '.join(told)}."
 
 
 def _number(value: float | None) -> str:
@@ -77,29 +111,62 @@ def _number(value: float | None) -> str:
 
 
 def _stress(data: Data) -> str:
-    """What each scenario found, and whether what was expected held."""
+    """What each scenario was answered, and the figures for which it was run."""
     if data.stress is None:
         return ""
-    rows = []
-    for report in data.stress["reports"]:
-        summary = report["summary"]
-        held = sum(each["holds"] for each in report["expectations"])
-        latency = summary["latency"] or {"p50": float("nan"), "p95": float("nan")}
-        rows.append(
-            [
-                f"{report['scenario']} (scale {report['scale']:g})",
-                f"{summary['answered']} of {summary['requests']}",
-                f"{summary['tokens_per_s']:.1f}",
-                f"{latency['p50']:.2f} s",
-                f"{latency['p95']:.2f} s",
-                str(summary["codes_5xx"]),
-                f"{held} of {len(report['expectations'])}",
-            ]
-        )
-    head = ("scenario", "answered", "tokens/s", "p50", "p95", "5xx", "expectations that held")
-    return "\n\n".join(
-        [f"{data.stress['machine']}; `{data.stress['command']}`.", table(head, rows)]
-    )
+    reports = data.stress["reports"]
+    parts = [
+        f"{data.stress['machine']}; `{data.stress['command']}`.",
+        table(_SCENARIO, [_scenario(each) for each in reports]),
+        _EXPLAINED,
+        table(_EXPECTED, [row for each in reports for row in _expected(each)]),
+        "\n".join(f"- {each['scenario']}: {note}" for each in reports for note in each["notes"]),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _scenario(report: Mapping[str, Any]) -> list[str]:
+    """`held`: how many of the expectations did, those of whole answers included."""
+    summary, expected = report["summary"], report["expectations"]
+    latency, first = summary["latency"] or {}, summary["first_token"] or {}
+    return [
+        _name(report),
+        _lasted(summary["seconds"]),
+        f"{summary['answered']:,} of {summary['requests']:,}",
+        *(str(summary["statuses"].get("429", 0)), str(summary["codes_5xx"])),
+        *(str(summary["lost"]), shown(summary["tokens_per_s"], "")),
+        *(_seconds(each) for each in (first.get("p95"), latency.get("p50"), latency.get("p95"))),
+        _seconds(latency.get("longest")),
+        f"{sum(each['holds'] for each in expected)} of {len(expected)}",
+    ]
+
+
+def _expected(report: Mapping[str, Any]) -> list[list[str]]:
+    """A row for each figure; one that is counted above only if it does not hold."""
+    return [
+        [
+            f"{_name(report)}: {each['what']}",
+            "unknown" if each["figure"] is None else shown(float(each["figure"]), ""),
+            f"at {'most' if each['sign'] == '<=' else 'least'} {shown(float(each['bound']), '')}",
+            "yes" if each["holds"] else "**no**",
+        ]
+        for each in report["expectations"]
+        if each["what"] not in _COUNTED or not each["holds"]
+    ]
+
+
+def _name(report: Mapping[str, Any]) -> str:
+    """With the scale of one that was not run in full."""
+    scale = report["scale"]
+    return str(report["scenario"]) + (f", at {scale:g} of its length" if scale != 1 else "")
+
+
+def _lasted(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds >= 120 else f"{seconds:.0f} s"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} s"
 
 
 def _benchmarks(data: Data) -> str:
@@ -133,19 +200,27 @@ def _run(run: Run) -> str:
 
 
 def _costs(run: Run) -> list[str]:
-    """What storing takes, against a copy of the same float32 in memory."""
-    names = {
-        "encode": "codec.Codec.track_encode",
-        "decode": "codec.Codec.track_decode",
-        "seal": "pool.SealCost.track_memcpy_times",
-        "restore": "pool.RestoreCost.track_memcpy_times",
-    }
+    """What storing takes: against a copy of the same float32 in memory, and as bandwidth."""
+    return [
+        f"### {title}\n\n{found}"
+        for title, names, told in (
+            ("Codecs, times a memcpy of the float32", _COSTS, _number),
+            ("Codecs, GiB/s of float32 on one processor", _BANDWIDTHS, _per_second),
+        )
+        if (found := _by_codec(run, names, told))
+    ]
+
+
+def _by_codec(run: Run, names: Mapping[str, str], told: Callable[[float | None], str]) -> str:
+    """A row a codec, a column a benchmark; empty if there are none."""
     found = {what: run.benchmarks[name] for what, name in names.items() if name in run.benchmarks}
     codecs = list(dict.fromkeys(choice[0] for each in found.values() for choice in each.values))
     rows = [
-        [f"`{codec}`", *(_number(each.values.get((codec,))) for each in found.values())]
+        [f"`{codec}`", *(told(each.values.get((codec,))) for each in found.values())]
         for codec in codecs
     ]
-    if not rows:
-        return []
-    return [f"### Codecs, times a memcpy of the float32\n\n{table(['codec', *found], rows)}"]
+    return table(["codec", *found], rows) if rows else ""
+
+
+def _per_second(milliseconds: float | None) -> str:
+    return "-" if milliseconds is None else shown(1000 / milliseconds, "")

@@ -135,7 +135,8 @@ def _memory(data: Data) -> str:
     budget = shown(EngineOptions().slab_bytes, "bytes")
     return (
         f"The weights take {shown(weights, 'bytes')}. The slab holds the dense K and V of the rows "
-        f"that run, {dense:,} bytes a token, in as many rows as a power of two has:\n\n"
+        f"that run, {dense:,} bytes a token, in as many rows as a power of two has, each as long "
+        "as the longest needs and 2,048 tokens at least:\n\n"
         f"{table(['running agents of 512 tokens', 'slab', 'process grew by'], rows)}\n\n"
         f"`--slab-size` (by default {budget}) bounds it; so much is needed for\n\n"
         f"{table(['rows', *(f'{n:,} tokens' for n in _SMOL.contexts)], need)}\n\n"

@@ -16,6 +16,7 @@ from dovecote_cache import (
     Manifest,
     Pool,
     PoolExhausted,
+    Stores,
     write_archive,
 )
 
@@ -42,13 +43,13 @@ def chain(pool: Pool) -> Chain:
 @pytest.fixture
 def path(pool: Pool, chain: Chain, tmp_path: Path) -> Path:
     path = tmp_path / "agent.archive"
-    assert write_archive(path, pool, chain, MANIFEST, go_on) == 10
+    assert write_archive(path, Stores(pool), chain, MANIFEST, go_on) == 10
     return path
 
 
 def import_into(pool: Pool, path: Path) -> Chain:
     with Archive(path) as archive:
-        archive.verify(pool, go_on)
+        archive.verify(Stores(pool), go_on)
         with pool.lease(archive.tokens) as lease:
             return archive.copy_into(lease, go_on)
 
@@ -72,7 +73,7 @@ def test_a_salted_chain_stays_under_its_salt(pool: Pool, tmp_path: Path) -> None
         lease.match(TOKENS, b"mine")
         lease.seal_short(TOKENS, planes)
         salted = lease.chain
-    write_archive(tmp_path / "salted", pool, salted, MANIFEST, go_on)
+    write_archive(tmp_path / "salted", Stores(pool), salted, MANIFEST, go_on)
     with open_pool(None) as other:
         import_into(other, tmp_path / "salted")
         assert restore(other, TOKENS)[0] == 0
@@ -142,7 +143,7 @@ def test_another_model_s_archive_is_refused(path: Path) -> None:
 def test_an_archive_holds_what_is_still_cached(pool: Pool, chain: Chain, tmp_path: Path) -> None:
     keep(pool, count_up(24, start=500))
     path = tmp_path / "rest"
-    assert write_archive(path, pool, chain, MANIFEST, go_on) == 8
+    assert write_archive(path, Stores(pool), chain, MANIFEST, go_on) == 8
     with open_pool(None) as other:
         assert import_into(other, path).tokens == 8
 
@@ -160,6 +161,6 @@ def test_an_early_end_leaves_no_file(pool: Pool, chain: Chain, tmp_path: Path) -
 
     before = sorted(tmp_path.iterdir())
     with pytest.raises(InterruptedError):
-        write_archive(tmp_path / "agent", pool, chain, MANIFEST, stop)
+        write_archive(tmp_path / "agent", Stores(pool), chain, MANIFEST, stop)
     assert sorted(tmp_path.iterdir()) == before
     assert pool.stats().leases == 0

@@ -2,19 +2,22 @@ from __future__ import annotations
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
 from slabs import FINGERPRINT, open_pool
 
-from dovecote_cache import CHAIN_LIMIT, KEY_BYTES, Chain, Checkpoints
+from dovecote_cache import CHAIN_LIMIT, KEY_BYTES, Chain, Checkpoints, state_files
 from dovecote_cache.checkpoints import POOL_SHARE, states_path
+from dovecote_cache.state_files import HEAD_BYTES, StateFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-HEAD_BYTES = 44
 STATE = b"state" * 20
 LARGE = 1 << 20
 BLOCK = 8
@@ -61,6 +64,7 @@ def test_files_outlive_their_process(tmp_path: Path) -> None:
     path = tmp_path / "a.states"
     before = opened(path)
     before.put(chain(3), 1, b"ids", STATE)
+    before.close()
     after = opened(path)
     assert after.get(chain(3), 1, b"ids") == STATE
     assert after.bytes == before.bytes == HEAD_BYTES + len(STATE)
@@ -92,6 +96,7 @@ def test_a_torn_file_is_a_miss_and_counted(tmp_path: Path, damage: Callable[[Pat
     path = tmp_path / "a.states"
     checkpoints = opened(path)
     checkpoints.put(chain(1), 1, b"ids", STATE)
+    checkpoints.flush()
     (file,) = path.iterdir()
     damage(file)
     assert checkpoints.get(chain(1), 1, b"ids") is None
@@ -105,6 +110,7 @@ def test_every_bit_is_covered(tmp_path: Path) -> None:
     checkpoints = opened(path)
     for place in range(HEAD_BYTES + len(STATE)):
         checkpoints.put(chain(1), 1, b"ids", STATE)
+        checkpoints.flush()
         (file,) = path.iterdir()
         content = bytearray(file.read_bytes())
         content[place] ^= 1
@@ -115,7 +121,9 @@ def test_every_bit_is_covered(tmp_path: Path) -> None:
 def test_another_fingerprint_finds_nothing(tmp_path: Path) -> None:
     """The digest is keyed with it: a state of other weights is a miss."""
     path = tmp_path / "a.states"
-    opened(path).put(chain(1), 1, b"ids", STATE)
+    ours = opened(path)
+    ours.put(chain(1), 1, b"ids", STATE)
+    ours.flush()
     assert Checkpoints(path, bytes(32), LARGE).get(chain(1), 1, b"ids") is None
 
 
@@ -139,10 +147,13 @@ def test_the_order_of_use_outlives_the_process(tmp_path: Path) -> None:
     checkpoints = opened(path)
     for start in (10, 20):
         checkpoints.put(chain(1, start), 1, b"ids", STATE)
+    checkpoints.flush()
     for file in path.iterdir():
         os.utime(file, (1000, 1000))
     checkpoints.get(chain(1, 10), 1, b"ids")
+    checkpoints.close()
     after = opened(path, size)
+    after.flush()
     assert after.count == len(list(path.iterdir())) == 1
     assert after.longest(chain(1, 10), 1) == 1
 
@@ -176,15 +187,18 @@ def test_what_a_crash_left_goes_and_strange_files_stay(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_the_others(tmp_path: Path) -> None:
-    """The error is the caller's; nothing half made is left."""
+    """It is told once, and the state is no longer offered; nothing half made is left."""
     path = tmp_path / "a.states"
     checkpoints = opened(path)
     checkpoints.put(chain(1), 1, b"ids", STATE)
     (path / f"{chain(1, 7).keys.hex()}.state").mkdir()
-    with pytest.raises(OSError, match="directory"):
-        checkpoints.put(chain(1, 7), 1, b"ids", STATE)
+    assert checkpoints.put(chain(1, 7), 1, b"ids", STATE)
+    checkpoints.flush()
     assert checkpoints.longest(chain(1, 7), 1) == 0
     assert checkpoints.get(chain(1), 1, b"ids") == STATE
+    assert [type(error) for error in checkpoints.take_errors()] == [IsADirectoryError]
+    assert not checkpoints.take_errors()
+    assert (checkpoints.count, checkpoints.bytes) == (1, HEAD_BYTES + len(STATE))
     assert not list(path.glob("*.new"))
 
 
@@ -198,6 +212,7 @@ def test_a_pool_made_anew_has_none(tmp_path: Path) -> None:
             checkpoints = Checkpoints.beside(pool)
             assert checkpoints.count == 0
             checkpoints.put(chain(1), 1, b"ids", b"")
+            checkpoints.close()
     with open_pool(path) as pool:
         assert Checkpoints.beside(pool).count == 1
     assert len(list(states_path(path).iterdir())) == 1
@@ -210,3 +225,88 @@ def test_checkpoints_take_a_share_of_the_pool(tmp_path: Path) -> None:
         share = pool.frames * pool.frame_bytes // POOL_SHARE
         assert checkpoints.put(chain(1), 1, b"ids", bytes(share - HEAD_BYTES))
         assert not checkpoints.put(chain(1, 9), 1, b"ids", bytes(share - HEAD_BYTES + 1))
+
+
+@contextmanager
+def slow_disk(checkpoints: Checkpoints) -> Iterator[None]:
+    """Nothing is written until the block ends."""
+    store, goes_on = checkpoints._store, Event()
+    assert isinstance(store, StateFiles)
+    store._writer.submit(goes_on.wait)
+    try:
+        yield
+    finally:
+        goes_on.set()
+        checkpoints.flush()
+
+
+def test_a_state_is_offered_before_it_is_written(tmp_path: Path) -> None:
+    """From memory; a kill until then loses it and nothing else."""
+    path = tmp_path / "a.states"
+    checkpoints = opened(path)
+    with slow_disk(checkpoints):
+        checkpoints.put(chain(1), 1, b"ids", STATE)
+        assert checkpoints.longest(chain(1), 1) == 1
+        assert checkpoints.get(chain(1), 1, b"ids") == STATE
+        assert not list(path.iterdir())
+    assert checkpoints.get(chain(1), 1, b"ids") == STATE
+    assert len(list(path.iterdir())) == 1
+
+
+def test_what_is_dropped_before_it_is_written_never_is(tmp_path: Path) -> None:
+    """Whatever else happened to its key meanwhile: the last word counts."""
+    path = tmp_path / "a.states"
+    checkpoints = opened(path)
+    with slow_disk(checkpoints):
+        for start in (10, 20):
+            checkpoints.put(chain(1, start), 1, b"ids", STATE)
+        checkpoints.clear()
+        checkpoints.put(chain(1, 20), 1, b"other ids", STATE)
+    assert [file.stem for file in path.iterdir()] == [chain(1, 20).keys.hex()]
+    assert checkpoints.get(chain(1, 20), 1, b"other ids") == STATE
+    checkpoints.close()
+
+
+def test_what_waits_for_the_disk_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is too much raises and drives nothing out; it fits again once the disk is done."""
+    monkeypatch.setattr(state_files, "BACKLOG_BYTES", 2 * len(STATE))
+    checkpoints = opened(tmp_path / "a.states")
+    with slow_disk(checkpoints):
+        checkpoints.put(chain(1, 10), 1, b"ids", STATE)
+        with pytest.raises(OSError, match="wait for the disk"):
+            checkpoints.put(chain(1, 20), 1, b"ids", STATE)
+        assert (checkpoints.count, checkpoints.longest(chain(1, 10), 1)) == (1, 1)
+    assert checkpoints.put(chain(1, 20), 1, b"ids", STATE)
+
+
+def test_an_import_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a request would be refused."""
+    monkeypatch.setattr(state_files, "BACKLOG_BYTES", len(STATE))
+    checkpoints = opened(tmp_path / "a.states")
+    with ThreadPoolExecutor(1) as importer:
+        with slow_disk(checkpoints):
+            checkpoints.put(chain(1, 10), 1, b"ids", STATE)
+            brought = importer.submit(checkpoints.bring, chain(1, 20), 1, b"ids", STATE)
+            assert not brought.done()
+        assert brought.result()
+    assert checkpoints.get(chain(1, 20), 1, b"ids") == STATE
+
+
+def test_closing_waits_for_what_is_not_yet_written(tmp_path: Path) -> None:
+    """All that was put is there in the next process."""
+    checkpoints = opened(tmp_path / "a.states")
+    for start in range(10, 60, 10):
+        checkpoints.put(chain(1, start), 1, b"ids", bytes(LARGE // 8))
+    checkpoints.close()
+    assert opened(tmp_path / "a.states").count == 5
+
+
+def test_ends_are_those_of_the_whole_chain(path: Path | None) -> None:
+    """Ascending, within the blocks asked for; `longest` is the last of them."""
+    checkpoints = opened(path)
+    for blocks in (2, 4, 5):
+        checkpoints.put(chain(5), blocks, b"ids", STATE)
+    assert [checkpoints.ends(chain(9), blocks) for blocks in (1, 4, 9)] == [[], [2, 4], [2, 4, 5]]
+    assert checkpoints.longest(chain(9), 9) == 5

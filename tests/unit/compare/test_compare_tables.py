@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from xml.etree import ElementTree as ET
 
+from compare.__main__ import QUICK, measured
+from compare.servers import Launched
 from compare.tables import as_json, as_markdown, as_svg
 from compare.workloads import Figures
 from load.records import RequestResult, Usage
@@ -51,3 +54,12 @@ def test_an_answer_that_did_not_come_whole_is_a_failure_and_no_figure() -> None:
     assert not found.note("mute", [RequestResult("a", 0.0, 1.0, 200)])
     assert found.failures == ["bad: 500: no", "mute: no tokens counted"]
     assert found.tokens["fine"] == [{"prompt": 3, "completion": 2, "cached": None}]
+
+
+def test_a_server_that_does_not_start_is_a_failure_of_its_own() -> None:
+    """What the others made of the work is not lost to it."""
+    found = measured(
+        Launched("theirs", [sys.executable, "-c", "raise SystemExit(3)"], "any"), QUICK
+    )
+    assert (found.server, found.figures) == ("theirs", {})
+    assert found.failures[0].startswith("theirs did not start")

@@ -123,7 +123,8 @@ def test_tables_tell_throughput() -> None:
 def test_numbers_have_units_that_suit_them() -> None:
     assert shown(0.00123, "seconds") == "1.23 ms"
     assert shown(3 * 2**20, "bytes") == "3 MiB"
-    assert shown(1234.5, "ms") == "1,234 ms"
+    assert shown(1234.5, "ms") == "1.23 s"
+    assert shown(1234.5, "ms a GiB") == "1,234 ms a GiB"
     assert shown(0, "") == "0"
     assert change(3.0, 2.0) == 0.5
     assert change(3.0, None) is None

@@ -53,7 +53,7 @@ def test_an_answer_is_the_one_that_mlx_lm_gives() -> None:
     assert answer.text == "".join(f"<{token}>" for token in answer.tokens)
     assert answer.finished is not None
     assert answer.finished.reason == "length"
-    assert answer.finished.usage == Usage(37, 0, 12)
+    assert answer.finished.usage == Usage(37, 0, 12, kept_tokens=37)
 
 
 def test_a_batch_answers_as_each_would_alone() -> None:

@@ -25,7 +25,7 @@ from dovecote_cache import AgentBook, BookUnusable, Lease, PoolIOError
 from dovecote_engine.request import Request, Sampling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 # No other answer of these tests comes to this token by itself.
@@ -64,7 +64,9 @@ class BreakingTokenizer(TinyTokenizer):
     def __init__(self) -> None:
         self.streams = 0
 
-    def text_stream(self, shown_ids: frozenset[int] = frozenset()) -> TinyStream:
+    def text_stream(
+        self, shown_ids: frozenset[int] = frozenset(), lead: Sequence[int] = ()
+    ) -> TinyStream:
         self.streams += 1
         return BreakingStream() if self.streams == 2 else TinyStream()
 

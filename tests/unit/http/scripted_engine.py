@@ -148,6 +148,7 @@ class Tokenizer:
     def __init__(self) -> None:
         self.rendered: list[list[dict[str, object]]] = []
         self.tools: list[Sequence[Mapping[str, object]] | None] = []
+        self.continued: list[bool] = []
         self.threads: set[str] = set()
         self.error: Exception | None = None
 
@@ -156,8 +157,11 @@ class Tokenizer:
         messages: Sequence[Mapping[str, object]],
         tools: Sequence[Mapping[str, object]] | None = None,
         salt: bytes = b"",
+        *,
+        continues: bool = False,
     ) -> tuple[int, ...]:
         """The code points of all contents."""
+        self.continued.append(continues)
         self.threads.add(threading.current_thread().name)
         self.tools.append(tools)
         self.rendered.append([dict(message) for message in messages])
@@ -213,6 +217,7 @@ class Script:
     reason: FinishReason = "stop"
     stop: str | None = None
     cached_tokens: int = 0
+    kept_tokens: int = 0
     own_tokens: int = 0
     missed: Missed | None = None
     timing: Timing = TIMING
@@ -407,8 +412,8 @@ class ScriptedEngine:
         name, tail, last = row.request.id, self.script.tail, row.request.choices - 1
         said = max(0, row.said - 1) * row.request.choices
         thought = len(self.script.reasoning) * row.request.choices
-        usage = Usage(len(row.request.prompt), self.script.cached_tokens, said, thought)
-        stop = self.script.stop
+        cached, kept, stop = self.script.cached_tokens, self.script.kept_tokens, self.script.stop
+        usage = Usage(len(row.request.prompt), cached, said, thought, kept)
         others = [ChoiceFinished(name, each, reason, tail, stop=stop) for each in range(last)]
         return [*others, Finished(name, reason, tail, usage, last, stop=stop)]
 

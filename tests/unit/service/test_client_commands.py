@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,10 +13,13 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+from terminal import opened
 from tiny_engine import build, open_pool
 from typer.testing import CliRunner
 
 from dovecote.cli import app
+from dovecote.pool_command import pool
+from dovecote.server_client import NoServer, ServerClient
 from dovecote_cache import AgentBook
 from dovecote_http import EngineBridge, HttpSettings, make_app
 from dovecote_http.access.access import Access
@@ -156,6 +161,41 @@ def test_the_pool_is_shown_and_verified(run: Run) -> None:
     assert f"{told['cached_frames']} blocks" in run("pool")
     assert run("pool", "--verify", "--json")["sound"] is True
     assert "sound" in run("pool", "--verify")
+
+
+def test_a_verification_shows_how_far_it_is(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To a terminal: all blocks of all in the end. With --json it stays quiet."""
+    turn(run, "anna")
+    told = run("pool", "--json")
+    terminal = opened(monkeypatch)
+    pool(verify=True, url=os.environ["DOVECOTE_URL"], as_json=True)
+    assert terminal.getvalue() == ""
+    assert json.loads(capsys.readouterr().out)["checked_frames"] <= told["cached_frames"]
+    pool(verify=True, url=os.environ["DOVECOTE_URL"])
+    assert f"{told['frames']}/{told['frames']}" in terminal.getvalue()
+    assert "sound" in capsys.readouterr().out
+
+
+def test_a_stream_that_is_cut_is_no_answer() -> None:
+    """What came of it is given, and then the error."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer_half() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b'HTTP/1.1 200 OK\r\n\r\ndata: {"object": "half"}\n\n')
+
+        answering = threading.Thread(target=answer_half)
+        answering.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        events = ServerClient(url).events("x", {})
+        assert next(events) == {"object": "half"}
+        with pytest.raises(NoServer, match="cut"):
+            next(events)
+        answering.join()
 
 
 def test_refusals_are_told_in_the_server_s_words(run: Run) -> None:

@@ -6,24 +6,10 @@ import io
 import sys
 
 import pytest
+from terminal import opened
 
 from dovecote.client_options import transfer_bar
 from dovecote.wiring import _conversion_bar
-
-
-class Terminal(io.StringIO):
-    """Standard error that people look at."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def opened(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """The terminal, in place. (Not a fixture: pytest puts its own there before each test.)"""
-    monkeypatch.setenv("TERM", "xterm")
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    return terminal
 
 
 def test_a_transfer_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ Knows bytes, tokens and frames. Does not know MLX, models or HTTP.
 
 from __future__ import annotations
 
-from dovecote_cache.archive import Archive, Manifest, write_archive
+from dovecote_cache.archive import Archive, Manifest, Stores, write_archive
 from dovecote_cache.book import Agent, AgentBook
 from dovecote_cache.budget import Budget, BudgetReport, Tally, keep_budget, make_room
 from dovecote_cache.chain import KEY_BYTES, Chain, ChainStats
@@ -83,6 +83,7 @@ __all__ = [
     "PoolStats",
     "PoolUnreadable",
     "RowPlanes",
+    "Stores",
     "Tally",
     "Verified",
     "digest_weights",

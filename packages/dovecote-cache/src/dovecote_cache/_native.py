@@ -356,9 +356,10 @@ def plane_bytes(codec: CodecName, dtype: DTypeName, side: int, shape: tuple[int,
     )
 
 
-def crc32c(content: bytes) -> int:
-    """CRC-32C of the bytes."""
-    return int(_lib.dovecote_crc32c(0, content, len(content)))
+def crc32c(content: bytes | memoryview, before: int = 0) -> int:
+    """CRC-32C of the bytes, going on from that of what is `before` them."""
+    buffer = _ffi.from_buffer(content)
+    return int(_lib.dovecote_crc32c(before, buffer, len(buffer)))
 
 
 # ---- private

@@ -123,6 +123,7 @@ class Engine:
         self._scheduler = Scheduler(self._admission, self._rows, options, clock)
         self.agents = Agents(pool, book, loaded.id, self._admission.is_busy, options.pin_limit)
         self.agents.resumable = self._rows.resumable
+        self.agents.checkpoints = works.checkpoints
         self._expired_at_s = clock()
         keeper = works.keeper(self.agents, self._counters)
         parts = Parts(loaded, self._admission, self._scheduler, self._rows, keeper, self._counters)
@@ -261,6 +262,10 @@ class Engine:
 
     def _close_stores(self) -> None:
         self.agents.close()
+        if self.agents.checkpoints is not None:
+            self.agents.checkpoints.close()
+            for error in self.agents.checkpoints.take_errors():
+                _log.warning("a state is not kept: %s", error)
         try:
             self._pool.sync()
         except CacheError as error:

@@ -86,6 +86,9 @@ class AnswerForm:
 
     `is_chat`: it is the assistant's turn of a chat. Its reasoning is told apart from its text, and
     its tokens are remembered for when the turn comes back in a prompt.
+
+    `begun`: the text with which the prompt ends, and from which the answer goes on: it holds what
+    follows alone. Then nothing can be asked of the whole of it, neither a schema nor a call.
     """
 
     schema: JsonSchema | None = None
@@ -93,6 +96,7 @@ class AnswerForm:
     calls: Calls = "none"
     parallel: bool = True
     is_chat: bool = False
+    begun: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of a request. `cached_tokens` of the `prompt_tokens` came from the pool.
+    """Token counts of a request. `cached_tokens` of the `prompt_tokens` came from the pool, and
+    `kept_tokens` of the others are there now that they were computed.
 
     The prompt counts once, however many choices there are; their sampled tokens are summed.
     `reasoning_tokens` of the `completion_tokens` were reasoning.
@@ -137,6 +142,7 @@ class Usage:
     cached_tokens: int
     completion_tokens: int
     reasoning_tokens: int = 0
+    kept_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

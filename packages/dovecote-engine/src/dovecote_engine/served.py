@@ -28,9 +28,12 @@ class PromptTokenizer(Protocol):
         messages: Sequence[Mapping[str, object]],
         tools: Sequence[Mapping[str, object]] | None = None,
         salt: bytes = b"",
+        *,
+        continues: bool = False,
     ) -> tuple[int, ...]:
         """The token ids of a conversation under the model's chat template, and of the header of the
-        answer to come. Turns remembered under `salt` stand there as they were sampled.
+        answer to come; if it `continues`, the answer has begun with the last message instead.
+        Turns remembered under `salt` stand there as they were sampled.
         """
 
     def encode(self, text: str) -> tuple[int, ...]:
@@ -56,8 +59,12 @@ class Tokenizer(PromptTokenizer, Protocol):
     def token_characters(self) -> int:
         """No token stands for more characters of a text; 0 if that is not known."""
 
-    def text_stream(self, shown_ids: frozenset[int] = frozenset()) -> TextStream:
-        """A fresh incremental detokenizer. Special tokens have no text but for `shown_ids`."""
+    def text_stream(
+        self, shown_ids: frozenset[int] = frozenset(), lead: Sequence[int] = ()
+    ) -> TextStream:
+        """A fresh incremental detokenizer. Special tokens have no text but for `shown_ids`; what
+        comes is a text of its own, or goes on where the tokens `lead` end.
+        """
 
     @property
     def markup(self) -> Markup:

@@ -1,7 +1,7 @@
 """GET /openapi.json: the service as an OpenAPI 3.1 document, made from what it is made of.
 
     route table --> paths, summaries (the first line of each handler's docstring)
-    _BODIES     --> the structs that bodies are read into and answers written from, as JSON schema
+    BODIES      --> the structs that bodies are read into and answers written from, as JSON schema
 
 Paths are named without /v1: all but the web page's answer behind it, too. Does not know requests.
 """
@@ -36,7 +36,7 @@ from dovecote_http.responses.body import ResponseBody
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["describe", "document"]
+__all__ = ["BODIES", "describe", "document"]
 
 VERSION = "3.1.0"
 
@@ -74,7 +74,7 @@ class Bodies:
     error: type[Struct] = Error
 
 
-_BODIES = {
+BODIES = {
     "POST /chat/completions": Bodies(Completion, ChatBody, streams=True),
     "POST /completions": Bodies(TextCompletion, CompletionBody, streams=True),
     "POST /messages": Bodies(
@@ -101,7 +101,7 @@ _BODIES = {
     "POST /admin/swap": Bodies(admin.SwapBody, admin.SwapWish),
     "POST /admin/drain": Bodies(admin.DrainBody),
     "POST /admin/undrain": Bodies(admin.DrainBody),
-    "POST /admin/pool/verify": Bodies(admin.Verification),
+    "POST /admin/pool/verify": Bodies(admin.Verification, admin.VerificationWish, streams=True),
     "GET /overview": Bodies(overview.OverviewBody),
 }
 """By method and path. What is not here is named in the document without its bodies."""
@@ -117,7 +117,7 @@ async def describe(request: web.Request) -> web.Response:
 
 def document(routes: Iterable[web.AbstractRoute]) -> dict[str, Any]:
     """The OpenAPI document of those routes."""
-    named = {kind for each in _BODIES.values() for kind in (each.answer, each.body, each.error)}
+    named = {kind for each in BODIES.values() for kind in (each.answer, each.body, each.error)}
     kinds = sorted(filter(None, named), key=lambda kind: f"{kind.__module__}.{kind.__qualname__}")
     schemas, components = msgspec.json.schema_components(
         kinds, schema_hook=_any_value, ref_template=_REF
@@ -162,7 +162,7 @@ def _path(route: web.AbstractRoute) -> str | None:
 
 
 def _operation(route: web.AbstractRoute, path: str, schema_of: dict[Any, Any]) -> dict[str, Any]:
-    bodies = _BODIES.get(f"{route.method} {path}", _NO_JSON)
+    bodies = BODIES.get(f"{route.method} {path}", _NO_JSON)
     operation: dict[str, Any] = {
         "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}{path}").strip("_"),
         "summary": (inspect.getdoc(route.handler) or path).partition("\n")[0],

@@ -15,14 +15,24 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from dovecote.server_client import ClientError, NoServer, ServerClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
-__all__ = ["AsJson", "Url", "connected", "output", "print_json", "transfer_bar"]
+__all__ = ["AsJson", "Url", "block_bar", "connected", "output", "print_json", "transfer_bar"]
 
 KEY_VARIABLE: Final = "DOVECOTE_API_KEY"
 """A key on the command line would be seen by everybody on the machine."""
@@ -64,12 +74,21 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
-@contextmanager
-def transfer_bar(words: str) -> Iterator[Callable[[int, int], None]]:
+def transfer_bar(words: str) -> AbstractContextManager[Callable[[int, int], None]]:
     """Shows on a terminal how far a file is: done and all bytes. Quiet elsewhere."""
-    columns = (TextColumn(words), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return _bar(words, DownloadColumn(), TransferSpeedColumn())
+
+
+def block_bar(words: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    """Shows on a terminal how far a walk through the pool is, in blocks. Quiet elsewhere."""
+    return _bar(words, MofNCompleteColumn(), TextColumn("blocks"), TimeRemainingColumn())
+
+
+@contextmanager
+def _bar(words: str, *columns: ProgressColumn) -> Iterator[Callable[[int, int], None]]:
+    shown = (TextColumn(words), BarColumn(), *columns)
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+    with Progress(*shown, console=console, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(words, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
 

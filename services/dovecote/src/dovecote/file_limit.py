@@ -1,7 +1,8 @@
 """How many files and sockets this process may have open.
 
-Importing mlx-lm sets the limit to 2,048 of at most 4,096, whatever it was. A server of many streams
-has use for what its environment allows. Does not know who changes the limit.
+Importing mlx-lm sets the limit to 2,048 of at most 4,096, whatever it was. That is less than a
+server of many streams may have, for good where the process has no privileges; and it is an error
+where the environment allows less, as in some containers. Does not know who would change the limit.
 """
 
 from __future__ import annotations
@@ -18,17 +19,18 @@ __all__ = ["file_limit_kept"]
 
 @contextmanager
 def file_limit_kept() -> Iterator[None]:
-    """Give the process its limit back at the end of the block, as far as the system allows.
+    """Has `resource.setrlimit` leave the number of open files alone while the block runs.
 
-    A lowered hard limit can be raised by a privileged process alone: others get up to that.
+    For the start of a process, before it has other threads.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    set_limit = resource.setrlimit
+
+    def set_others(which: int, limits: tuple[int, int], /) -> None:
+        if which != resource.RLIMIT_NOFILE:
+            set_limit(which, limits)
+
+    resource.setrlimit = set_others
     try:
         yield
     finally:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        except (ValueError, OSError):
-            lowered = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-            wanted = lowered if soft == resource.RLIM_INFINITY else min(soft, lowered)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, lowered))
+        resource.setrlimit = set_limit

@@ -5,17 +5,17 @@ Takes an admin key where the server asks for keys; without keys, from the server
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
+from contextlib import nullcontext
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from dovecote.client_options import (
     DEFAULT_URL,
     REFUSED,
     AsJson,
     Url,
+    block_bar,
     connected,
     output,
     print_json,
@@ -49,9 +49,12 @@ def pool(
 
 
 def _verify(url: str, *, as_json: bool) -> None:
-    waiting = Console(stderr=True, quiet=not sys.stderr.isatty())
-    with connected(url) as server, waiting.status("reading every block"):
-        found = server.call("POST", "admin/pool/verify")
+    found: dict[str, Any] = {}
+    bar = nullcontext() if as_json else block_bar("reading every block")
+    with connected(url) as server, bar as show:
+        for found in server.events("admin/pool/verify", {"stream": True}):
+            if found["object"] == "pool.verifying" and show is not None:
+                show(found["frames_done"], found["frames"])
     if as_json:
         print_json(found)
     else:

@@ -25,6 +25,8 @@ _CHUNK_BYTES: Final = 1 << 18
 _SILENCE_S: Final = 600.0
 """An answer in one piece may take minutes on a CPU; streams show signs of life in between."""
 
+_CUT: Final = "the connection was cut"
+
 
 class ClientError(Exception):
     """What was asked of the server did not happen."""
@@ -69,15 +71,18 @@ class ServerClient:
     def events(self, path: str, body: object) -> Iterator[dict[str, Any]]:
         """The events of a stream, as they come. Closing the iterator cancels the request.
 
-        Raises: NoServer, ServerRefused.
+        Raises: NoServer, for a stream without its end as well; ServerRefused.
         """
         with self._answer("POST", path, json.dumps(body).encode(), "application/json") as response:
             for line in response:
-                if line.startswith(b"data: ") and not line.startswith(b"data: [DONE]"):
+                if line.startswith(b"data: [DONE]"):
+                    return
+                if line.startswith(b"data: "):
                     event = json.loads(line.removeprefix(b"data: "))
                     if "error" in event:
                         raise ServerRefused(200, event["error"]["message"])
                     yield event
+            raise NoServer(self.url, _CUT)
 
     def download(self, path: str, to: Path, show: Callable[[int, int], None]) -> int:
         """Writes the answer to a new file, and tells `show` how far it is; its bytes.
@@ -90,7 +95,7 @@ class ServerClient:
                 file.write(chunk)
                 show(file.tell(), total)
             if total and file.tell() != total:
-                raise NoServer(self.url, "the connection was cut")
+                raise NoServer(self.url, _CUT)
             return file.tell()
 
     def upload(self, path: str, source: Path, show: Callable[[int, int], None]) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -17,9 +20,6 @@ from hypothesis import strategies as st
 from mlx_lm.utils import load as load_mlx
 from mlx_lm.utils import load_model as load_mlx_model
 from tokenizers import pre_tokenizers
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 from dovecote_engine.errors import ModelError
 from dovecote_engine.models.conversion import convert_gguf
@@ -288,6 +288,38 @@ def test_what_a_killed_conversion_left_is_removed_by_the_next(tiny: Path, tmp_pa
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == [folder]
 
 
+def test_a_file_that_may_only_be_read_is_converted(tmp_path: Path) -> None:
+    """MLX opens GGUF files for writing, too, and models are often somebody else's: root's, or an
+    image's.
+    """
+    path = tiny_gguf(tmp_path / "shared.gguf")
+    path.chmod(0o444)
+    program = (
+        "import os, sys, pathlib; from dovecote_engine.models.conversion import convert_gguf; "
+        "path = pathlib.Path(sys.argv[1]); assert not os.access(path, os.W_OK); "
+        "print(convert_gguf(path, pathlib.Path(sys.argv[2])))"
+    )
+    command = [sys.executable, "-c", program, str(path), str(tmp_path / "models")]
+    told = subprocess.check_output(command, text=True, preexec_fn=_without_roots_way)
+    folder = Path(told.strip())
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    norm = arrays(folder / "model.safetensors")["model.norm.weight"]
+    assert mx.array_equal(norm, weights()["output_norm.weight"].astype(mx.float16))
+
+
+def _without_roots_way() -> None:
+    """Root may write to anything, but not in a program that it starts without CAP_DAC_OVERRIDE."""
+    if os.getuid() == 0 and sys.platform == "linux":
+        drop_from_bounding_set, dac_override = 24, 1
+        ctypes.CDLL(None).prctl(drop_from_bounding_set, dac_override, 0, 0, 0)
+
+
 def test_conversions_that_race_agree(tiny: Path, tmp_path: Path) -> None:
     """One converts, the other waits for the lock and finds the result."""
     with ThreadPoolExecutor(4) as threads:
@@ -297,10 +329,11 @@ def test_conversions_that_race_agree(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_the_models_directory_is_private(tiny: Path, tmp_path: Path) -> None:
-    """The temporary directory's rights are the published one's."""
+    """The temporary directory's rights are the published one's; the files in it are as private."""
     folder = convert_gguf(tiny, tmp_path / "models")
     assert folder.stat().st_mode & 0o777 == 0o700
     assert folder.parent.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
 
 def test_a_models_directory_that_cannot_be_made_is_a_model_error(

@@ -143,6 +143,7 @@ def test_a_turn_keeps_two_states_at_most(tmp_path: Path) -> None:
     for _ in range(6):
         prompt += (*_ask(engine, prompt).tokens, *_prompt(10))
     assert _checkpoints(engine).count <= 4
+    _checkpoints(engine).flush()
     files = list(states_path(tmp_path / "a.pool").iterdir())
     assert sum(file.stat().st_size for file in files) == _checkpoints(engine).bytes
     assert len(files) * state_bytes == _checkpoints(engine).bytes
@@ -171,6 +172,7 @@ def test_a_damaged_state_is_a_miss(tmp_path: Path) -> None:
     engine = _engine(path=tmp_path / "a.pool")
     first = _prompt(61)
     second = (*first, *_ask(engine, first).tokens, *_prompt(20, 1))
+    _checkpoints(engine).flush()
     files = sorted(
         states_path(tmp_path / "a.pool").iterdir(), key=lambda file: file.stat().st_mtime_ns
     )
@@ -178,6 +180,7 @@ def test_a_damaged_state_is_a_miss(tmp_path: Path) -> None:
     _flip(files[1])
     assert cached_tokens(_ask(engine, second)) == 56
     assert engine.status.counters.checkpoint_misses == 1
+    _checkpoints(engine).flush()
     for file in states_path(tmp_path / "a.pool").iterdir():
         _flip(file)
     assert cached_tokens(_ask(engine, second)) == 0
@@ -243,6 +246,7 @@ def test_a_killed_engine_leaves_what_is_right(tmp_path: Path) -> None:
     for _ in range(20):
         engine.wait(0)
         engine.step()
+    _checkpoints(engine).flush()
     _copy(tmp_path, tmp_path / "after")
     other = _engine(path=tmp_path / "after" / "a.pool")
     assert cached_tokens(_ask(other, _prompt(61))) == 56
@@ -331,8 +335,9 @@ def test_a_state_that_cannot_be_written_costs_no_answer(tmp_path: Path) -> None:
     folder = states_path(tmp_path / "a.pool")
     folder.rmdir()
     assert cached_tokens(_ask(engine, _prompt(61))) == 0
-    assert engine.status.counters.seal_errors == 2
+    _checkpoints(engine).flush()
     assert cached_tokens(_ask(engine, _prompt(61))) == 0
+    assert engine.status.counters.seal_errors >= 2
     engine.close()
 
 

@@ -18,7 +18,7 @@ ARRAYS: list[Any] = [
 def test_a_state_comes_back_to_the_bit() -> None:
     """Whatever its types and strides, and with its empty places."""
     shape = StateShape.of(ARRAYS)
-    content = shape.pack(ARRAYS)
+    content = b"".join(shape.pack(ARRAYS))
     assert len(content) == shape.size_bytes == 48 + 12 + 4
     found = shape.unpack(content)
     assert StateShape.of(found) == shape
@@ -33,4 +33,4 @@ def test_a_state_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="shape"):
         shape.pack(ARRAYS[:2])
     with pytest.raises(ValueError, match="64 bytes, not 63"):
-        shape.unpack(shape.pack(ARRAYS)[1:])
+        shape.unpack(b"".join(shape.pack(ARRAYS))[1:])

@@ -259,3 +259,82 @@ def test_rows_without_a_constraint_get_what_they_would_have_got() -> None:
     assert [free[0], free[2]] == [bound[0], bound[2]]
     assert samplers(None)[0].is_plain
     assert bound[1] == Sampled(ord("{"))
+
+
+def _object(**properties: object) -> dict[str, object]:
+    closed = {"required": [*properties], "additionalProperties": False}
+    return {"type": "object", "properties": properties, **closed}
+
+
+def _multiple(value: float) -> dict[str, object]:
+    return {"type": "number", "multipleOf": value}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    (
+        _multiple(99_991),
+        _multiple(10**300),
+        {"allOf": [_multiple(value) for value in (97, 89, 83)]},
+        _object(a=_multiple(0.001), b=_object(c=_multiple(999))),
+        {"items": {"properties": {f"k{number}": True for number in range(4400)}}},
+        _object(
+            **{
+                f"k{number}": {"type": "integer", "minimum": -number * 77, "maximum": number**3}
+                for number in range(1000)
+            }
+        ),
+        {
+            "allOf": [
+                {"type": "string", "pattern": f"^.*{letter}.{{{12 - number}}}$"}
+                for number, letter in enumerate("abcd")
+            ]
+        },
+        {"prefixItems": [{"type": "integer", "maximum": n * 99_991} for n in range(2000)]},
+    ),
+)
+def test_a_schema_that_would_take_long_is_refused_by_name(schema: dict[str, object]) -> None:
+    """Large multiples, many ways to leave properties out, expensive expressions."""
+    with pytest.raises(BadRequest) as caught:
+        compiled(AnswerForm(JsonSchema(json.dumps(schema))))
+    assert caught.value.field == "response_format"
+
+
+_WORDS = [f"word{number}" for number in range(1000)]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    (
+        _object(**{name: {"enum": _WORDS[at : at + 200]} for at, name in enumerate("abcde")}),
+        {"enum": _WORDS},
+        _object(a=_object(b=_object(c={"type": "array", "items": _object(d={"type": "string"})}))),
+        _object(
+            mail={"type": "string", "pattern": r"^[\w.%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}$"},
+            phone={"type": "string", "pattern": r"^\+?[0-9 ()-]{7,20}$"},
+            day={"type": "string", "format": "date-time"},
+        ),
+        _object(price=_multiple(0.01), size=_multiple(16), step=_multiple(5)),
+        {"properties": {f"k{number}": {"type": "string"} for number in range(200)}},
+        _object(**{f"k{number}": {"type": "string"} for number in range(1000)}),
+    ),
+)
+def test_schemas_as_programs_send_them_are_within_all_bounds(schema: dict[str, object]) -> None:
+    """Long enumerations, nested objects, expressions, wide tables."""
+    assert compiled(AnswerForm(JsonSchema(json.dumps(schema)))).begin()
+
+
+@pytest.mark.parametrize(("count", "strict"), ((64, False), (128, True)))
+def test_as_many_tools_as_a_request_may_have_are_within_all_bounds(
+    count: int, strict: bool
+) -> None:
+    parameters = _object(
+        path={"type": "string"},
+        mode={"enum": _WORDS[:20]},
+        limit={"type": "integer", "minimum": 0, "maximum": 1000},
+        options=_object(flag={"type": "boolean"}, tags={"type": "array", "items": {}}),
+    )
+    schema = JsonSchema(json.dumps(parameters), strict)
+    tools = tuple(Tool(f"tool{number}", schema) for number in range(count))
+    form = AnswerForm(tools=tools, calls="auto" if strict else "required")
+    assert compiled(form).begin()

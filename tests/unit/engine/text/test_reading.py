@@ -28,6 +28,8 @@ from dovecote_engine.text.reading import AS_IT_COMES, RequestReader
 from dovecote_engine.text.text_stream import BytesTextStream, TextStream
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dovecote_engine.engine import Engine
     from dovecote_engine.text.sampled_turns import SampledTurn
 
@@ -60,7 +62,9 @@ class LetterTokenizer(TinyTokenizer):
     def __init__(self) -> None:
         self.remembered: list[tuple[SampledTurn, bytes]] = []
 
-    def text_stream(self, shown_ids: frozenset[int] = frozenset()) -> TextStream:  # type: ignore[override]
+    def text_stream(  # type: ignore[override]
+        self, shown_ids: frozenset[int] = frozenset(), lead: Sequence[int] = ()
+    ) -> TextStream:
         return BytesTextStream(lambda token: b"" if token == EOS else Letters.tokens[token])
 
     def decode(self, tokens: object) -> str:
@@ -251,3 +255,109 @@ def test_a_users_tag_opens_nothing() -> None:
         assert reading.tags is not None
         assert reading.tags.is_thinking is thinks
     assert isinstance(TinyTokenizer().text_stream(), TinyStream)
+
+
+SPACE = 1
+
+
+class SpaceTokenizer(LetterTokenizer):
+    """As SentencePiece: a space at the very beginning of a text is left out."""
+
+    def text_stream(  # type: ignore[override]
+        self, shown_ids: frozenset[int] = frozenset(), lead: Sequence[int] = ()
+    ) -> TextStream:
+        stream = BytesTextStream(lambda token: Letters.tokens[token], drop_space=True)
+        for token in lead:
+            stream.push(token)
+        return stream
+
+    def token_bytes(self, token: int) -> bytes:
+        return Letters.tokens[token]
+
+
+SPACES = Sampling(0.0, logit_bias=((SPACE, 100.0),))
+HI = (_LETTERS.index("h"), _LETTERS.index("i"))
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    (
+        (AnswerForm(is_chat=True), "  "),
+        (AnswerForm(is_chat=True, begun="hi"), "   "),
+        (AnswerForm(), "   "),
+    ),
+)
+def test_an_answer_that_goes_on_keeps_the_space_it_goes_on_with(
+    form: AnswerForm, text: str
+) -> None:
+    """A turn that has begun, and a raw prompt: it begins amid a text, not a text."""
+    engine = build(LetterLoaded(tokenizer=SpaceTokenizer()))
+    ((choice,), _) = told(engine, Request("r", (5, *HI), 3, SPACES, form=form))
+    assert choice.text == text
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("begun", "tokens", "content"), (("hi", [*HI, 1, 1], "hi  "), ("his", None, None))
+)
+def test_a_turn_that_was_continued_is_remembered_whole(
+    begun: str, tokens: list[int] | None, content: str | None
+) -> None:
+    """With the tokens of its beginning, as they stand at the prompt's end; not if they do not."""
+    loaded = LetterLoaded(tokenizer=SpaceTokenizer())
+    engine = build(loaded)
+    form = AnswerForm(is_chat=True, begun=begun)
+    told(engine, Request("r", (5, *HI), 2, SPACES, form=form))
+    found = [(turn.tokens, turn.content) for turn, _ in loaded.tokenizer.remembered]
+    assert found == ([] if tokens is None else [(tokens, content)])
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("form", "field"),
+    (
+        (AnswerForm(OBJECT, is_chat=True, begun="{"), "response_format"),
+        (
+            AnswerForm(tools=(Tool("f", OBJECT),), calls="required", is_chat=True, begun="I"),
+            "tool_choice",
+        ),
+        (AnswerForm(is_chat=True, begun="<90>hm"), "messages"),
+        (AnswerForm(is_chat=True, begun="hm <9"), "messages"),
+        (
+            AnswerForm(
+                tools=(Tool("f", OBJECT),), calls="auto", is_chat=True, begun='<tool_call>{"name'
+            ),
+            "messages",
+        ),
+    ),
+)
+def test_what_cannot_be_read_from_its_middle_cannot_be_continued(
+    form: AnswerForm, field: str
+) -> None:
+    """What was asked of the whole answer, open reasoning, an open call, or a tag's beginning."""
+    with pytest.raises(BadRequest) as caught:
+        RequestReader(LetterTokenizer()).read(Request("r", (1,), form=form))
+    assert caught.value.field == field
+
+
+def test_an_answer_that_goes_on_has_its_reasoning_behind_it() -> None:
+    """Wherever it is: the answer begins as text, and may not open reasoning against a grammar."""
+    reader = RequestReader(LetterTokenizer())
+    strict = Tool("f", JsonSchema(OBJECT.text, is_strict=True))
+    form = AnswerForm(tools=(strict,), calls="auto", is_chat=True, begun="<90>hm<91>so")
+    reading = reader.read(Request("r", (1, THINK), form=form))
+    assert reading.tags is not None
+    assert not reading.tags.is_thinking
+    assert reading.constraint is not None
+    assert reading.constraint.thinking is None
+
+
+def test_the_schemas_of_many_tools_may_take_a_few_seconds_together() -> None:
+    """Those that are left then are not looked at, and the request is refused."""
+    seconds = iter(range(100))
+    reader = RequestReader(LetterTokenizer(), lambda: next(seconds))
+    few, many = (tuple(Tool(f"f{n}", OBJECT) for n in range(count)) for count in (3, 4))
+    assert reader.read(request(AnswerForm(tools=few, calls="auto"))).constraint is None
+    with pytest.raises(BadRequest, match="too long") as caught:
+        reader.read(request(AnswerForm(tools=many, calls="auto")))
+    assert caught.value.field == "tools"

@@ -184,3 +184,22 @@ def test_a_native_call_comes_back_where_the_template_prints_the_same(
     tokenizer.remember(SampledTurn(tokens, "", "", ("c1",)), b"")
     rendered = tokenizer.render([USER, said(None, call(arguments)), USER], TOOLS)
     assert holds(rendered, tokens) is comes_back
+
+
+def test_an_answer_that_was_cut_off_is_continued_in_its_own_tokens(
+    tokenizer: ChatTokenizer,
+) -> None:
+    """The prompt ends with them, so that all that was computed is found."""
+    tokens = odd_tokens(tokenizer, "Good mor")
+    tokenizer.remember(SampledTurn(tokens, "Good mor"), b"")
+    opened = tokenizer.render([USER])
+    assert tokenizer.render([USER, said("Good mor")], continues=True) == (*opened, *tokens)
+
+
+def test_a_turn_of_no_text_is_not_taken_for_the_header_of_the_answer(
+    tokenizer: ChatTokenizer,
+) -> None:
+    """Tokens without text stand nowhere."""
+    tokenizer.remember(SampledTurn([0], "", "", ("c1",)), b"")
+    chat = [USER, said("", call("{}")), USER]
+    assert tokenizer.render(chat)[-1] != 0

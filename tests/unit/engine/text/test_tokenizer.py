@@ -68,6 +68,10 @@ def user(content: object) -> dict[str, object]:
     return {"role": "user", "content": content}
 
 
+def begun(content: str) -> dict[str, object]:
+    return {"role": "assistant", "content": content}
+
+
 @pytest.mark.parametrize(
     "text", ("Hello, world!", "  leading", "1234 5", "你好 😀", "a\n\n b\t", "", "don't")
 )
@@ -272,3 +276,48 @@ def test_the_tokenizer_describes_itself(tokenizer: ChatTokenizer) -> None:
     assert tokenizer.eos_ids >= {IM_END}
     assert tokenizer.vocabulary_size == 49_152
     assert not tokenizer.has_tools
+
+
+@pytest.mark.parametrize("text", ("{", "The answer is", "  a", "<|im_end|>", "Grüße 😀"))
+def test_a_message_that_is_continued_is_left_open(
+    tokenizer: ChatTokenizer, wrapper: TokenizerWrapper, text: str
+) -> None:
+    """The prompt ends with its text, where an answer would otherwise begin; nothing in it closes
+    the turn.
+    """
+    opened = tokenizer.render([user("Hi")])
+    tokens = tokenizer.render([user("Hi"), begun(text)], continues=True)
+    assert shown(wrapper, tokens) == shown(wrapper, opened) + text
+    assert tokens.count(IM_END) == opened.count(IM_END)
+
+
+def test_a_template_may_trim_what_is_continued(folder: Path, wrapper: TokenizerWrapper) -> None:
+    """The text ends where the template has its end."""
+    template = "{% for m in messages %}[{{ m.role }}] {{ m.content | trim }}\n{% endfor %}"
+    trims = with_template(folder, template)
+    tokens = trims.render([user("Hi"), begun(" a b")], continues=True)
+    assert shown(wrapper, tokens).endswith("[assistant] a b")
+
+
+@pytest.mark.parametrize(
+    "template",
+    (
+        "{% for m in messages %}{% if not loop.last %}{{ m.content }}{% endif %}{% endfor %}",
+        "{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}",
+        "{% for m in messages %}{{ m.content[:1] }}{% endfor %}",
+        "{% if messages[-1].role != 'user' %}{{ raise_exception('no') }}{% endif %}",
+    ),
+)
+def test_a_template_that_does_not_let_a_message_be_continued_is_an_error(
+    folder: Path, template: str
+) -> None:
+    """It leaves the message out, repeats it, cuts it, or will not have it at the end."""
+    with pytest.raises(BadRequest, match="template") as caught:
+        with_template(folder, template).render([user("Hi"), begun("The")], continues=True)
+    assert caught.value.field == "messages"
+
+
+def test_a_message_is_continued_without_a_template_too(folder: Path) -> None:
+    plain = with_template(folder, None)
+    tokens = plain.render([user("a"), begun("b")], continues=True)
+    assert plain.decode(tokens) == "user: a\nassistant: b"

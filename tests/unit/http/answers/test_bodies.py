@@ -178,3 +178,47 @@ def test_content_becomes_one_string() -> None:
         {"role": "user", "content": "ab"},
         {"role": "tool", "content": "4", "name": "add", "tool_call_id": "c1"},
     ]
+
+
+BEGUN = {"role": "assistant", "content": "The"}
+CONTINUES = {"add_generation_prompt": False, "continue_final_message": True}
+
+
+@pytest.mark.parametrize(
+    ("message", "fields", "param"),
+    (
+        (BEGUN, {"continue_final_message": True}, "continue_final_message"),
+        (
+            BEGUN,
+            {"continue_final_message": True, "add_generation_prompt": True},
+            "continue_final_message",
+        ),
+        (BEGUN, {"add_generation_prompt": False}, "add_generation_prompt"),
+        (BEGUN, {"continue_final_message": 1}, "continue_final_message"),
+        (MESSAGES[0], CONTINUES, "messages"),
+        ({**BEGUN, "content": ""}, CONTINUES, "messages"),
+        ({**BEGUN, "content": None}, CONTINUES, "messages"),
+        ({**BEGUN, "content": "The "}, CONTINUES, "messages"),
+        ({**BEGUN, "content": "The\n"}, CONTINUES, "messages"),
+        (
+            {**BEGUN, "tool_calls": [{"id": "a", "function": {"name": "f"}}]},
+            CONTINUES,
+            "messages",
+        ),
+        ({**BEGUN, "function_call": {"name": "f"}}, CONTINUES, "messages"),
+    ),
+)
+def test_what_cannot_be_continued_is_refused(
+    message: dict[str, object], fields: dict[str, object], param: str
+) -> None:
+    """Only an assistant's text, not ending with white space, and only if both fields say so."""
+    body = {"messages": [*MESSAGES, message], **fields}
+    assert refusal(json.dumps(body).encode()).body.param == param
+
+
+@pytest.mark.parametrize("content", ("The", [{"type": "text", "text": "The"}]))
+def test_the_last_message_may_be_the_answers_beginning(content: object) -> None:
+    """Without the fields an assistant's last message is one like any other."""
+    messages = [*MESSAGES, {**BEGUN, "content": content}]
+    assert decode(messages=messages, **CONTINUES).begun == "The"
+    assert decode(messages=messages).begun == ""

@@ -221,6 +221,22 @@ async def test_what_shapes_the_answer_reaches_the_engine(
     assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.5, 0.9, 7)
 
 
+async def test_an_assistants_last_message_is_the_answers_beginning(
+    service: Service, client: AsyncAnthropic
+) -> None:
+    """The prompt is left open there, for a count too, and the answer holds what follows alone."""
+    begun: list[MessageParam] = [*HI, {"role": "assistant", "content": "Oh,"}]
+    counted = await client.messages.count_tokens(model=MODEL, messages=begun)
+    message = await client.messages.create(model=MODEL, max_tokens=9, messages=begun)
+    (request,) = service.engine.requests
+    assert service.engine.model.tokenizer.continued == [True, True]
+    assert counted.input_tokens == len(request.prompt) == len("HiOh,")
+    assert request.form.begun == "Oh,"
+    (block,) = message.content
+    assert block.type == "text"
+    assert block.text == "Hello world"
+
+
 @pytest.mark.parametrize(
     ("refusal", "status", "kind", "words"),
     (

@@ -94,11 +94,47 @@ def test_a_session_of_the_body_goes_before_the_user_id() -> None:
     assert (body.session_id, body.user) == ("mine", None)
 
 
+@pytest.mark.parametrize("content", ("The", [text("T"), text("he")]))
+def test_an_answer_that_has_begun_is_continued(content: object) -> None:
+    """The assistant's last message is not closed."""
+    body = chat(messages=[HI, {"role": "assistant", "content": content}])
+    assert turns(body) == [HI, {"role": "assistant", "content": "The"}]
+    assert (body.add_generation_prompt, body.begun) == (False, "The")
+
+
+@pytest.mark.parametrize("content", ("", []))
+def test_an_empty_beginning_is_none(content: object) -> None:
+    """These clients may send it, and mean an ordinary answer."""
+    body = chat(messages=[HI, {"role": "assistant", "content": content}])
+    assert (turns(body), body.begun) == ([HI], "")
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     (
         ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "image"),
-        ({"messages": [HI, {"role": "assistant", "content": "The"}]}, "last message"),
+        ({"messages": [HI, {"role": "assistant", "content": "The "}]}, "trailing whitespace"),
+        (
+            {
+                "messages": [
+                    HI,
+                    {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm"}]},
+                ]
+            },
+            "empty",
+        ),
+        (
+            {
+                "messages": [
+                    HI,
+                    {
+                        "role": "assistant",
+                        "content": [{"type": "tool_use", "id": "a", "name": "f", "input": {}}],
+                    },
+                ]
+            },
+            "without calls",
+        ),
         ({"max_tokens": 0}, "max_tokens"),
         ({"stop_sequences": [""]}, "stop_sequences"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),

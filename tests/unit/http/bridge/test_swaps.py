@@ -259,12 +259,12 @@ async def test_a_request_rendered_for_one_model_never_runs_on_another(start: Sta
     held, go = threading.Event(), threading.Event()
     render = service.engine.model.tokenizer.render
 
-    def render_late(*given: Any) -> tuple[int, ...]:
+    def render_late(*given: Any, **options: Any) -> tuple[int, ...]:
         held.set()
         assert go.wait(TIMEOUT_S)
-        return render(*given)
+        return render(*given, **options)
 
-    service.engine.model.tokenizer.render = render_late  # type: ignore[assignment,method-assign]
+    service.engine.model.tokenizer.render = render_late  # type: ignore[method-assign]
     asking = asyncio.create_task(ask(service))
     await asyncio.to_thread(held.wait, TIMEOUT_S)
     assert (await swap(service, model="owl"))[0] == 200

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from openai import BadRequestError, NotFoundError, RateLimitError
-from openai.types.chat import ChatCompletionUserMessageParam
+from openai.types.chat import ChatCompletionAssistantMessageParam, ChatCompletionUserMessageParam
 
 from dovecote_engine.errors import BadRequest, Overloaded
 from dovecote_engine.request import Sampling
@@ -22,7 +22,7 @@ HI = ChatCompletionUserMessageParam(role="user", content="Hi")
 
 async def test_an_answer_has_openais_shape(start: Start) -> None:
     """Every field of the body is there, with the cached tokens inside the prompt's."""
-    service = await start(Script(cached_tokens=1, tail="!"))
+    service = await start(Script(cached_tokens=1, kept_tokens=1, tail="!"))
     async with service.post() as response:
         body = await response.json()
         assert response.content_type == "application/json"
@@ -43,7 +43,7 @@ async def test_an_answer_has_openais_shape(start: Start) -> None:
             "prompt_tokens": 2,
             "completion_tokens": 2,
             "total_tokens": 4,
-            "prompt_tokens_details": {"cached_tokens": 1},
+            "prompt_tokens_details": {"cached_tokens": 1, "cache_write_tokens": 1},
             "completion_tokens_details": {"reasoning_tokens": 0},
         },
     }
@@ -150,6 +150,18 @@ async def test_openais_client_reads_an_answer(start: Start) -> None:
     assert completion.usage.prompt_tokens_details is not None
     assert completion.usage.prompt_tokens_details.cached_tokens == 2
     assert completion._request_id is not None
+
+
+async def test_an_answer_goes_on_from_the_last_message_if_asked_to(service: Service) -> None:
+    """By the fields that other servers have for it; without them the message is one like others."""
+    begun: ChatCompletionAssistantMessageParam = {"role": "assistant", "content": "Oh,"}
+    for extra in ({"add_generation_prompt": False, "continue_final_message": True}, {}):
+        completion = await service.openai.chat.completions.create(
+            model="scripted/parrot", messages=[HI, begun], extra_body=extra
+        )
+        assert completion.choices[0].message.content == "Hello world"
+    assert service.engine.model.tokenizer.continued == [True, False]
+    assert [request.form.begun for request in service.engine.requests] == ["Oh,", ""]
 
 
 async def test_openais_client_raises_its_own_errors(service: Service) -> None:

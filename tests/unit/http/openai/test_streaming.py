@@ -70,7 +70,7 @@ async def test_a_stream_is_framed_to_the_byte(start: Start) -> None:
             choice % ('"content":"!"', "null"),
             choice % ("", '"stop"'),
             head + '],"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5,'
-            '"prompt_tokens_details":{"cached_tokens":1},'
+            '"prompt_tokens_details":{"cached_tokens":1,"cache_write_tokens":0},'
             '"completion_tokens_details":{"reasoning_tokens":0}}}\n\n',
             "data: [DONE]\n\n",
         )

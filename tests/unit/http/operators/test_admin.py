@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -76,6 +77,19 @@ async def test_verifying_goes_through_every_frame(service: Service) -> None:
     async with service.session.post("/admin/pool/verify") as response:
         told = await response.json()
     assert (told["checked_frames"], told["damaged_frames"], told["sound"]) == (101, 11, False)
+
+
+async def test_a_verification_tells_how_far_it_is(service: Service) -> None:
+    """An event a slice of 32 frames, the answer as the last one; other wishes are refused."""
+    async with service.session.post("/admin/pool/verify", json={"stream": True}) as response:
+        lines = (await response.text()).split("\n\n")
+    *way, found = [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+    assert [told["frames_done"] for told in way] == [32, 64, 96, 101]
+    assert {told["frames"] for told in way} == {101}
+    assert (found["object"], found["damaged_frames"]) == ("pool.verification", 11)
+    assert lines[-2:] == ["data: [DONE]", ""]
+    async with service.session.post("/admin/pool/verify", json={"stream": 7}) as response:
+        assert response.status == 400
 
 
 async def test_a_broken_index_is_told(start: Start) -> None:

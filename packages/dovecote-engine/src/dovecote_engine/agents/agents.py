@@ -34,6 +34,7 @@ from dovecote_cache import (
     NameTaken,
     PoolExhausted,
     PoolIOError,
+    Stores,
     write_archive,
 )
 from dovecote_engine.agents.agent import AgentView
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from dovecote_cache import AgentBook, ChainStats, Lease, Pool
+    from dovecote_cache import AgentBook, ChainStats, Checkpoints, Lease, Pool
     from dovecote_engine.agents.agent import AgentChanges
 
 Rows = list[Agent]
@@ -72,7 +73,8 @@ _RETRY_S = 5.0
 class Agents:
     """The agents of one model. `is_busy` tells whether a request of that agent runs or waits.
 
-    `resumable` may be set before the first request: see `forecast`.
+    `resumable` and `checkpoints`, where the model has recurrent state, may be set before the first
+    request: see `forecast` and `write_archive`.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Agents:
         self._model_id = model_id
         self._is_busy = is_busy
         self.resumable: Callable[[Lease, int], int] = all_matched
+        self.checkpoints: Checkpoints | None = None
         self._limit_blocks = int(pool.frames * pin_limit)
         self._change = RLock()
         self._idle = Condition()
@@ -209,7 +212,8 @@ class Agents:
     # ---- taking along
 
     def export(self, name: str, path: Path, shown_name: str | None = None) -> int:
-        """Writes the agent with what is cached of its chain to `path` (0600, all or nothing).
+        """Writes the agent with what is cached of its chain, recurrent states included, to `path`
+        (0600, all or nothing).
 
         The archive calls it by `shown_name`, if that is given. Returns its tokens.
         Raises: UnknownAgent; NothingCached; Overloaded if running requests need all of the pool;
@@ -232,19 +236,22 @@ class Agents:
 
         Its chain hangs where it was, or under `salt`: who may not write to the chains of others
         has to be given one.
-        The whole file is verified first; the agent is listed once all of its blocks are there. What
-        it says about K and V is believed: import only what you would run. If pins are used up it
-        comes without its pin. Raises: BadArchive; AgentExists, AgentBusy or BadRequest for its
+        The whole file is verified first; the agent is listed once all of its blocks are there, and
+        as many of its recurrent states as there is room for. What it says about K, V and states is
+        believed: import only what you would run. If pins are used up it comes without its pin.
+        Raises: BadArchive; AgentExists, AgentBusy or BadRequest for its
         name; Overloaded if there is no room; Draining if the engine closes meanwhile; OSError.
         """
         with self._work(), self._named(), _room(), _sound_archive(), Archive(path) as archive:
-            archive.verify(self._pool, self._check_open)
+            archive.verify(self._stores, self._check_open)
             chosen = scope + (archive.manifest.name if name is None else name)
             _check_name(chosen)
             self._check_idle(chosen)
             self._check_free(chosen)
             with self._pool.lease(archive.tokens) as lease:
                 chain = archive.copy_into(lease, self._check_open, salt)
+                if self.checkpoints is not None:
+                    archive.copy_states(self.checkpoints, chain, self._check_open)
                 return self._add_imported(chosen, chain, archive.manifest)
 
     def close(self) -> None:
@@ -254,6 +261,10 @@ class Agents:
             self._idle.wait_for(lambda: not self._working)
 
     # ---- private
+
+    @property
+    def _stores(self) -> Stores:
+        return Stores(self._pool, self.checkpoints)
 
     def _all(self) -> Rows:
         return [] if self._book is None else self._book.list(self._model_id)
@@ -353,7 +364,7 @@ class Agents:
         with _room():
             while True:
                 try:
-                    return write_archive(path, self._pool, chain, manifest, self._check_open)
+                    return write_archive(path, self._stores, chain, manifest, self._check_open)
                 except PoolIOError as error:
                     if error.errno:
                         raise

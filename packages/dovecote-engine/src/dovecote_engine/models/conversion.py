@@ -84,7 +84,7 @@ def _publish(path: Path, target: Path, progress: Progress) -> None:
     partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=target.parent))
     try:
         _write_model(path, header, partial, progress)
-        _sync(partial)
+        _close_and_sync(partial)
         partial.rename(target)
         _sync_directory(target.parent)
     except BaseException:
@@ -164,8 +164,10 @@ def _locked(models_dir: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _sync(folder: Path) -> None:
+def _close_and_sync(folder: Path) -> None:
+    """The files are their owner's alone, whatever the umask is, and on the disk."""
     for file in folder.iterdir():
+        file.chmod(0o600)
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
     _sync_directory(folder)

@@ -22,6 +22,7 @@ from dovecote_engine.errors import ModelError
 from dovecote_engine.models.conversion import convert_gguf
 from dovecote_engine.models.embedded import EMBEDDED_MODEL, embedded_gguf
 from dovecote_engine.models.probe import probe
+from dovecote_engine.rows.heap import trim
 from dovecote_engine.text.tokenizer import ChatTokenizer
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def load_model(
     Raises: ModelError if it cannot be found, read or served.
     """
     mx.clear_cache()  # what a model before this one left there
+    trim()
     model_id, folder = _locate(name_or_path, models_dir, progress)
     try:
         model, config = load_mlx_model(folder, lazy=True)

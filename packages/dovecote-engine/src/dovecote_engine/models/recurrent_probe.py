@@ -73,7 +73,7 @@ def _carried_over(model: nn.Module, caches: list[Any]) -> list[Any]:
         new.keys, new.values, new.offset = mx.array(old.keys), mx.array(old.values), old.offset
     arrays = state_of(old_states)
     shape = StateShape.of(arrays)
-    restored = iter(shape.unpack(shape.pack(arrays)))
+    restored = iter(shape.unpack(b"".join(shape.pack(arrays))))
     for state in new_states:
         state.cache = [next(restored) for _ in state.cache]
     return fresh

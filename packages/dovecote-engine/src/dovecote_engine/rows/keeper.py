@@ -100,7 +100,7 @@ class PoolKeeper:
     ) -> None:
         if not sequence.is_sealing:
             return
-        began_s = time.perf_counter()
+        before, began_s = sequence.lease.tokens, time.perf_counter()
         try:
             with self._slab.row_planes(sequence.row) as planes:
                 seal(sequence.unsealed(), planes)
@@ -111,6 +111,9 @@ class PoolKeeper:
             sequence.is_sealing = False
             self._counters.seal_errors += 1
             _log.warning("request %s is no longer kept: %s", sequence.id, error)
+        # Of the prompt, and what is new: a part of a block that was found is sealed once more.
+        kept = min(sequence.lease.tokens, sequence.prompt_tokens)
+        sequence.kept_tokens += max(0, kept - before)
         self._counters.seal_seconds += time.perf_counter() - began_s
 
     def _note_agent(self, sequence: Sequence) -> None:

@@ -18,7 +18,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import ArraysCache, KVCache, make_prompt_cache
 
-from dovecote_cache import RowPlanes
+from dovecote_cache import Checkpoints, RowPlanes
 from dovecote_engine.rows.row_caches import RowCaches, StateCost, flat
 from dovecote_engine.rows.row_state import Snapshot, StateShape, state_of
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from mlx import nn
 
-    from dovecote_cache import Checkpoints, Geometry, Lease
+    from dovecote_cache import Geometry, Lease, Pool
     from dovecote_engine.rows.row_caches import Caches
 
 __all__ = ["RecurrentRows"]
@@ -38,17 +38,18 @@ _ROOM_TOKENS = 256
 class RecurrentRows(RowCaches):
     """Rows of mlx-lm's caches that the pool and its checkpoints can fill."""
 
-    def __init__(
-        self, model: nn.Module, budget_bytes: int, geometry: Geometry, checkpoints: Checkpoints
-    ) -> None:
-        """`geometry`: of the layers that keep K and V. Runs the model over a few tokens."""
+    def __init__(self, model: nn.Module, budget_bytes: int, geometry: Geometry, pool: Pool) -> None:
+        """`geometry`: of the layers that keep K and V. Runs the model over a few tokens.
+
+        Raises: OSError from the checkpoints beside the pool.
+        """
         super().__init__(model, budget_bytes, geometry.block_tokens)
-        self.checkpoints = checkpoints
         self._geometry = geometry
         self._dtype: mx.Dtype = getattr(mx, geometry.dtype)
         caches = make_prompt_cache(model)
         mx.eval(model(mx.array([[0]]), cache=caches))
         self.shape = StateShape.of(state_of(_recurrent(caches)))
+        self.checkpoints = Checkpoints.beside(pool, self.shape.layout, self.shape.size_bytes)
         # A row that runs holds the state that it has and the last one to be kept.
         self._cost = StateCost(self._cost.row_bytes + self.shape.size_bytes, self._cost.token_bytes)
 
@@ -86,7 +87,7 @@ class RecurrentRows(RowCaches):
         blocks = tokens // size
         while blocks := self.checkpoints.longest(chain, blocks):
             end = blocks * size
-            state = self.checkpoints.get(chain, blocks, self._subject(ids[:end]))
+            state = self.checkpoints.get(chain, blocks, _packed(ids[:end]))
             if state is not None:
                 self.go_on(row, end, state)
                 return end
@@ -110,13 +111,14 @@ class RecurrentRows(RowCaches):
     def keep(self, lease: Lease, snapshot: Snapshot, ids: Sequence[int]) -> bool:
         """Keeps a state that lies at the end of a block of the lease's chain; whether it is kept.
 
-        Raises: OSError; ValueError if the state is not of the shape that it had.
+        Raises: OSError if too much waits for the disk; ValueError if the state is not of the shape
+        that it had.
         """
         blocks, chain = snapshot.tokens // self.block_tokens, lease.chain
         if not 0 < snapshot.tokens <= chain.tokens:
             return False
-        state = self.shape.pack(snapshot.arrays)
-        return self.checkpoints.put(chain, blocks, self._subject(ids[: snapshot.tokens]), state)
+        pieces = self.shape.pack(snapshot.arrays)
+        return self.checkpoints.put(chain, blocks, _packed(ids[: snapshot.tokens]), *pieces)
 
     @contextmanager
     def row_planes(self, row: int) -> Iterator[RowPlanes]:
@@ -147,8 +149,10 @@ class RecurrentRows(RowCaches):
             mx.eval(cache.keys, cache.values)
         return caches
 
-    def _subject(self, ids: Sequence[int]) -> bytes:
-        return repr(self.shape.arrays).encode() + np.array(ids, "<u4").tobytes()
+
+def _packed(ids: Sequence[int]) -> bytes:
+    """Token ids as states are digested with."""
+    return np.array(ids, "<u4").tobytes()
 
 
 def _recurrent(caches: Caches) -> Iterator[ArraysCache]:

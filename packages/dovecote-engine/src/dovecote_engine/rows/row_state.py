@@ -43,20 +43,29 @@ class StateShape:
         return cls(tuple(None if each is None else (each.shape, each.dtype) for each in arrays))
 
     @property
+    def layout(self) -> bytes:
+        """What tells it from every other shape, wherever the model is."""
+        return repr(self.arrays).encode()
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of one state."""
         return sum(_bytes(*each) for each in self.arrays if each is not None)
 
-    def pack(self, arrays: Sequence[Any]) -> bytes:
-        """The state as bytes. Raises: ValueError if it is of another shape."""
+    def pack(self, arrays: Sequence[Any]) -> list[memoryview]:
+        """The state's bytes in pieces: the memory of the arrays, where it has no gaps.
+
+        What is held is neither freed nor updated in place. Another thread may read it and let it
+        go. Raises: ValueError if the state is of another shape.
+        """
         if StateShape.of(arrays) != self:
             raise ValueError("the state is not of the shape that it had")
         present = [mx.contiguous(each).view(mx.uint8) for each in arrays if each is not None]
         mx.eval(present)
-        return b"".join(bytes(_exporter(each)) for each in present)
+        return [_exporter(each) for each in present]
 
     def unpack(self, content: bytes) -> Arrays:
-        """What `pack` made bytes of. Raises: ValueError if there are fewer or more bytes."""
+        """The arrays whose joined bytes `pack` gave. Raises: ValueError for any other number."""
         if len(content) != self.size_bytes:
             raise ValueError(f"a state has {self.size_bytes} bytes, not {len(content)}")
         arrays: Arrays = []

@@ -54,6 +54,7 @@ class StateKeeper(PoolKeeper):
     def origin(self, sequence: Sequence) -> Origin:
         """As of any model. By now it shows whether the checkpoints were sound."""
         self._counters.checkpoint_misses = self._rows.checkpoints.missed
+        self._note_errors()
         return super().origin(sequence)
 
     def close(self, sequence: Sequence) -> None:
@@ -63,7 +64,14 @@ class StateKeeper(PoolKeeper):
         if sequence.snapshot is not None:
             self._keep(sequence, sequence.snapshot)
         self._note_agent(sequence)
+        self._note_errors()
         sequence.release()
+
+    def _note_errors(self) -> None:
+        """Of states that were put before: their files are written by another thread."""
+        for error in self._rows.checkpoints.take_errors():
+            self._counters.seal_errors += 1
+            _log.warning("a state is not kept: %s", error)
 
     def _keep(self, sequence: Sequence, snapshot: Snapshot) -> None:
         began_s = time.perf_counter()

@@ -13,7 +13,6 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dovecote_cache import Checkpoints
 from dovecote_engine.rows.forward import BatchForward, RowForward
 from dovecote_engine.rows.keeper import NothingKept, PoolKeeper
 from dovecote_engine.rows.recurrent_rows import RecurrentRows
@@ -22,7 +21,7 @@ from dovecote_engine.rows.slab import Slab
 from dovecote_engine.rows.state_keeper import StateKeeper
 
 if TYPE_CHECKING:
-    from dovecote_cache import Pool
+    from dovecote_cache import Checkpoints, Pool
     from dovecote_engine.agents.agents import Agents
     from dovecote_engine.counters import Counters
     from dovecote_engine.options import EngineOptions
@@ -43,6 +42,11 @@ class Works:
 
     rows: Slab | RecurrentRows | RowCaches
     forward: Forward
+
+    @property
+    def checkpoints(self) -> Checkpoints | None:
+        """Where the rows' recurrent states are kept, if they have some."""
+        return self.rows.checkpoints if isinstance(self.rows, RecurrentRows) else None
 
     def keeper(self, agents: Agents, counters: Counters) -> Keeper:
         """What keeps the rows' blocks."""
@@ -77,9 +81,8 @@ def _make_first_row(slab: Slab, tokens: int, options: EngineOptions) -> None:
 def _rows(loaded: Loaded, pool: Pool, options: EngineOptions) -> RowCaches:
     if loaded.uncached:
         return RowCaches(loaded.model, options.slab_bytes, loaded.geometry.block_tokens)
-    checkpoints = Checkpoints.beside(pool)
-    rows = RecurrentRows(loaded.model, options.slab_bytes, loaded.geometry, checkpoints)
+    rows = RecurrentRows(loaded.model, options.slab_bytes, loaded.geometry, pool)
     state_bytes = rows.shape.size_bytes
-    if not checkpoints.can_hold(state_bytes):
+    if not rows.checkpoints.can_hold(state_bytes):
         _log.warning("the pool is too small to keep a state of %d bytes: no hits", state_bytes)
     return rows

@@ -8,10 +8,11 @@ row's first token may open the reasoning, unless the prompt has done so already.
     first --any other token--> bound        first --a start tag's first token--> thinking
     thinking --the last token of an end tag--> bound
 
-Grammars are hostile input. llguidance bounds what it spends on one (nesting, grammar size, lexer
-states): of a dozen schemas made to be slow, none took more than 0.9 s to compile, in a worker
-thread, or 26 ms for a token's mask; an ordinary mask takes 0.07 ms. Beyond a bound the request is
-refused, or its row fails alone. Does not know requests, schemas or the batch.
+Grammars are hostile input. llguidance bounds what it spends on one, in counts (`LIMITS`), and
+`schema_bounds.py` what those do not reach: of 40 schemas made to be slow, none took more than 0.7 s
+to compile, in a worker thread, or 35 ms for a token's mask. 128 strict tools take 0.5 s, an
+ordinary schema milliseconds, an ordinary mask 0.07 ms. Beyond a bound the request is refused, or
+its row fails alone. Does not know requests, schemas or the batch.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ __all__ = ["Constraint", "GrammarCompiler", "NoTokenFits", "RowConstraint", "Thi
 
 _MOST_BYTES = 512 << 10
 """Of a grammar's text: 300 enumerations of 50 words are 170 kB, and take 34 ms to compile."""
+
+LIMITS = LLParserLimits(
+    initial_lexer_fuel=300_000,  # regular expressions: 1,000,000 took 2 s
+    max_grammar_size=30_000,  # 128 strict tools with six parameters each have half of it
+    verbose_errors=False,
+)
+"""What a grammar may cost: for masks llguidance's defaults, for compiling a fraction of them."""
 
 _QUIET = 0
 
@@ -70,10 +78,9 @@ class GrammarCompiler:
         """
         if len(grammar) > _MOST_BYTES:
             raise BadRequest(f"{field} is too large", field)
-        limits = LLParserLimits(verbose_errors=False)
         text = LLMatcher.grammar_from_lark(grammar)
         tokenizer = self._built(field)
-        matcher = LLMatcher(tokenizer, text, log_level=_QUIET, limits=limits)
+        matcher = LLMatcher(tokenizer, text, log_level=_QUIET, limits=LIMITS)
         # Some grammars are found to be too complex only where an object begins.
         probe = matcher.deep_copy()
         probe.try_consume_tokens(tokenizer.tokenize_str("{"))

@@ -14,6 +14,7 @@ import re
 from typing import TYPE_CHECKING
 
 from dovecote_engine.errors import BadRequest
+from dovecote_engine.sampling.schema_bounds import check_bounds
 from dovecote_engine.text.tool_calls import JSON_CALLS
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ def bound_calls(own: CallFormat | None) -> CallFormat:
 
 
 def schema_grammar(schema: JsonSchema, field: str) -> str:
-    """The grammar of one JSON value. Raises: BadRequest(field) if the schema is no JSON object."""
+    """The grammar of one JSON value. Raises: BadRequest(field) if the schema is no JSON object, or
+    beyond the bounds of `schema_bounds.py`.
+    """
     return f"start: json\njson: %json {_options(schema, field)}\n"
 
 
@@ -95,6 +98,7 @@ def _options(schema: JsonSchema, field: str) -> str:
         raise BadRequest(f"{field} is no JSON schema", field) from error
     if not isinstance(parsed, dict):
         raise BadRequest(f"{field} is no JSON object", field)
+    check_bounds(parsed, field)
     options = {**_SPACING, "lenient": not schema.is_strict}
     return json.dumps({**parsed, "x-guidance": options})
 

@@ -50,6 +50,10 @@ if TYPE_CHECKING:
     from dovecote_engine.scheduling.sequence import Sequence
     from dovecote_engine.served import Loaded
     from dovecote_engine.text.answer import Piece
+    from dovecote_engine.text.text_stream import TextStream
+
+_LEAD_TOKENS = 8
+"""So many tokens hold a whole character of any tokenizer, after which text is decoded as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +133,20 @@ class Committer:
             Started(leader.id, leader.matched, timing, origin.own_tokens, origin.missed),
         ]
         for sequence, token in zip(leader.family, sampled, strict=True):
-            stream = isolated(self._tokenizer.text_stream, sequence.reading.shown_ids)
+            stream = isolated(self._stream_of, sequence)
             if isinstance(stream, Fault):
                 return [*events, *self._fail(sequence, stream)]
             sequence.begin_text(stream)
             events += self._accept(sequence, token)
         return events
+
+    def _stream_of(self, sequence: Sequence) -> TextStream:
+        """The detokenizer of its answer: a text of its own, or what goes on from a turn that has
+        begun, or from a raw prompt.
+        """
+        form, prompt = sequence.request.form, sequence.request.prompt
+        lead = prompt[-_LEAD_TOKENS:] if form.begun or not form.is_chat else ()
+        return self._tokenizer.text_stream(sequence.reading.shown_ids, lead)
 
     def _decoded(self, sequence: Sequence, sampled: Sampled | Fault) -> Iterable[Event]:
         if sequence.is_cancelled or sequence.has_left:

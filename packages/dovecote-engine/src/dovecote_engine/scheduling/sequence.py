@@ -81,6 +81,7 @@ class Sequence:
         self.length = 0
         self.row = NO_ROW
         self.matched = 0
+        self.kept_tokens = 0
         self.stop = 0
         self.snapshot: Snapshot | None = None
         self.restored_blocks = 0
@@ -127,10 +128,11 @@ class Sequence:
 
     @property
     def usage(self) -> Usage:
-        """The counts of the whole family so far."""
+        """The counts of the whole family so far; of the prompt, what its leader found and kept."""
+        leader = self.family[0]
         sampled = sum(each.completion_tokens for each in self.family)
         thought = sum(each.reasoning_tokens for each in self.family)
-        return Usage(self.prompt_tokens, self.family[0].matched, sampled, thought)
+        return Usage(self.prompt_tokens, leader.matched, sampled, thought, leader.kept_tokens)
 
     @property
     def reasoning_tokens(self) -> int:
@@ -143,13 +145,17 @@ class Sequence:
         return self._text is not None and bool(self._text.call_ids)
 
     def turn(self, eos_ids: frozenset[int]) -> SampledTurn | None:
-        """The answer as a turn that may come back; None before its first token."""
+        """The answer as a turn that may come back, with what it began with; None before its first
+        token, or if the tokens of its beginning cannot be told.
+        """
         text, tokens = self._text, self.tokens[self.prompt_tokens :]
-        if text is None:
+        begun, begun_tokens = self.request.form.begun, self.reading.begun
+        if text is None or (begun and not begun_tokens):
             return None
         if tokens and tokens[-1] in eos_ids:
             tokens.pop()
-        return SampledTurn(tokens, text.content, text.reasoning, tuple(text.call_ids))
+        told = (begun + text.content, text.reasoning, tuple(text.call_ids))
+        return SampledTurn([*begun_tokens, *tokens], *told)
 
     @property
     def sampler(self) -> RowSampler:

@@ -79,6 +79,11 @@ class SectionReader:
         return self._place == "reasoning"
 
     @property
+    def is_plain(self) -> bool:
+        """Whether what comes next is visible text, and no tag may have begun."""
+        return self._place == "text" and not self._unread
+
+    @property
     def held(self) -> int:
         """Characters whose section is not known yet."""
         return len(self._unread) + len(self._space)

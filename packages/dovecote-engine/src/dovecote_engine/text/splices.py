@@ -28,13 +28,22 @@ class Spoken:
 
 
 def splice(
-    prompt: str, turns: Sequence[Spoken], header: str, special: re.Pattern[str]
+    prompt: str,
+    turns: Sequence[Spoken],
+    header: str,
+    special: re.Pattern[str],
+    *,
+    continues: bool = False,
 ) -> list[str | Sequence[int]]:
-    """The prompt in pieces, text or tokens. `turns` are in the prompt's order."""
+    """The prompt in pieces, text or tokens. `turns` are in the prompt's order; if it `continues`
+    the last one of its turns, that one ends with the prompt.
+    """
     pieces: list[str | Sequence[int]] = []
     done = 0
     for turn in turns:
         start = _find(prompt, header + turn.text, done, special)
+        if start is None and continues and prompt.endswith(header + turn.text, done):
+            start = len(prompt) - len(header + turn.text)
         if start is None:
             continue
         start += len(header)

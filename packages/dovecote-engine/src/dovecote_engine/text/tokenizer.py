@@ -88,26 +88,36 @@ class ChatTokenizer:
         messages: Sequence[Mapping[str, object]],
         tools: Sequence[Mapping[str, object]] | None = None,
         salt: bytes = b"",
+        *,
+        continues: bool = False,
     ) -> tuple[int, ...]:
         """The prompt of a chat: the messages through the template, and the assistant's turn opened.
+        If it `continues` the last message, that is the turn, and it is left open.
 
         Content is a string, None or text parts; the arguments of tool calls are given to the
         template as objects; `developer` is `system` where the template does not know it. Without a
         template each message is `role: content` on a line of its own, and `assistant:` follows.
         Raises: BadRequest(field="messages") if there is no message, a content is not text, or the
-        template refuses. `salt`: whose turns may be recognised.
+        template refuses, as it does if it shows a message to be continued not once and whole.
+        `salt`: whose turns may be recognised.
         """
         if not messages:
             raise BadRequest("a chat needs at least one message", field="messages")
-        mark = f"{secrets.randbelow(10**24):024d}"
+        mark, end = _mark(), _mark()
         plain = [plain_message(message, self._template) for message in messages]
         chat, turns = self._recalled(plain, salt)
         if not self.has_tools:
             chat, tools = tool_free(chat, tools or ()), None
-        prompt = self._prompt(self._marked(chat, mark), self._marked(tools, mark))
+        if continues:
+            chat[-1] = {**chat[-1], "content": f"{chat[-1]['content']}{end}"}
+        prompt = self._prompt(
+            self._marked(chat, mark), self._marked(tools, mark), opens=not continues
+        )
+        if continues:
+            prompt = _until(end, prompt)
         pieces: list[str | Sequence[int]] = [prompt]
         if turns and self._header and self._special:
-            pieces = splice(prompt, turns, self._header, self._special)
+            pieces = splice(prompt, turns, self._header, self._special, continues=continues)
         return tuple(self._joined(pieces, mark))
 
     def remember(self, turn: SampledTurn, salt: bytes) -> None:
@@ -141,10 +151,19 @@ class ChatTokenizer:
         )
         return text
 
-    def text_stream(self, shown_ids: frozenset[int] = frozenset()) -> TextStream:
+    def text_stream(
+        self, shown_ids: frozenset[int] = frozenset(), lead: Sequence[int] = ()
+    ) -> TextStream:
         """A new incremental detokenizer, for one answer. Special tokens have no text in it, but for
-        those of `shown_ids`.
+        those of `shown_ids`. With a `lead` the answer goes on where those tokens end: a space that
+        it begins with stays, and so does a character that began before it.
         """
+        stream = self._new_stream(shown_ids)
+        for token in lead:
+            stream.push(token)
+        return stream
+
+    def _new_stream(self, shown_ids: frozenset[int]) -> TextStream:
         if self._token_bytes is None:
             return WindowTextStream(partial(self._decode_showing, shown_ids))
         return BytesTextStream(partial(self._bytes, shown_ids), drop_space=self._drops_space)
@@ -234,12 +253,13 @@ class ChatTokenizer:
             tokens: list[int] = self._wrapper.encode(text, add_special_tokens=special)
         return tokens
 
-    def _prompt(self, chat: Any, tools: Any) -> str:  # noqa: ANN401 - JSON, for the template only
+    def _prompt(self, chat: Any, tools: Any, *, opens: bool) -> str:  # noqa: ANN401 - JSON
         if not self._wrapper.has_chat_template:
-            return "".join(f"{turn['role']}: {turn['content']}\n" for turn in chat) + "assistant:"
+            told = "".join(f"{turn['role']}: {turn['content']}\n" for turn in chat)
+            return told + ("assistant:" if opens else "")
         try:
             text: str = self._wrapper.apply_chat_template(
-                chat, tools=tools or None, add_generation_prompt=True, tokenize=False
+                chat, tools=tools or None, add_generation_prompt=opens, tokenize=False
             )
         except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
             message = f"The model's chat template refused the messages: {error}"
@@ -256,6 +276,20 @@ class ChatTokenizer:
         if isinstance(value, list | tuple):
             return [self._marked(item, mark) for item in value]
         return value
+
+
+def _mark() -> str:
+    """A text that no message holds."""
+    return f"{secrets.randbelow(10**24):024d}"
+
+
+def _until(end: str, prompt: str) -> str:
+    """The prompt before that mark. Raises: BadRequest if it does not have it once."""
+    begun, *rest = prompt.split(end)
+    if len(rest) != 1:
+        message = "The model's chat template does not let the last message be continued."
+        raise BadRequest(message, field="messages")
+    return begun
 
 
 def _first_characters(special: Iterable[str]) -> re.Pattern[str] | None:

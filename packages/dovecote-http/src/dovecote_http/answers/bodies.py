@@ -126,6 +126,10 @@ class ChatBody(GenerationBody, frozen=True, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
 
+    # Whether the last message is the beginning of the answer: see _check_begun.
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+
     # What they hold is checked in forms.py.
     tools: list[object] | None = None
     tool_choice: object = None
@@ -143,6 +147,12 @@ class ChatBody(GenerationBody, frozen=True, kw_only=True):
     def token_limit(self) -> int | None:
         """How many tokens the answer may have; the newer field wins."""
         return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def begun(self) -> str:
+        """The beginning of the answer, which goes on from there; empty if it has none."""
+        last = len(self.messages) - 1
+        return _text(last, self.messages[last]) if self.continue_final_message else ""
 
     @property
     def ranked_tokens(self) -> int | None:
@@ -180,7 +190,28 @@ def _checked(body: ChatBody) -> ChatBody:
             raise unsupported(name)
     if body.top_logprobs and not body.logprobs:
         raise invalid("'top_logprobs' needs 'logprobs' to be true.", "top_logprobs")
+    _check_begun(body)
     return body
+
+
+def _check_begun(body: ChatBody) -> None:
+    """The two fields are vLLM's, and so is what they may be; white space at the end is refused as
+    Anthropic does: the model would have begun its next token with it.
+    """
+    opens, continues = body.add_generation_prompt is not False, bool(body.continue_final_message)
+    if opens == continues:
+        message = "'continue_final_message' goes together with 'add_generation_prompt' false."
+        raise invalid(message, "continue_final_message" if continues else "add_generation_prompt")
+    if not continues:
+        return
+    last = body.messages[-1]
+    if last.role != "assistant" or last.tool_calls or last.function_call is not None:
+        raise invalid("Only an assistant's message without calls can be continued.", "messages")
+    if not body.begun:
+        raise invalid("The final assistant content is empty: it cannot be continued.", "messages")
+    if body.begun != body.begun.rstrip():
+        message = "The final assistant content cannot end with trailing whitespace."
+        raise invalid(message, "messages")
 
 
 def template_messages(body: ChatBody) -> list[dict[str, object]]:

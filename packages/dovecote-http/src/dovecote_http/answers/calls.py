@@ -259,4 +259,5 @@ def _sum(one: Usage, other: Usage) -> Usage:
         one.cached_tokens + other.cached_tokens,
         one.completion_tokens + other.completion_tokens,
         one.reasoning_tokens + other.reasoning_tokens,
+        one.kept_tokens + other.kept_tokens,
     )

@@ -110,6 +110,7 @@ def answer_form(body: ChatBody) -> AnswerForm:
         calls=choice.calls if allowed else "none",
         parallel=body.parallel_tool_calls is not False,
         is_chat=True,
+        begun=body.begun,
     )
 
 

@@ -37,9 +37,10 @@ FinishWord = Literal["stop", "length", "tool_calls"]
 
 
 class PromptDetails(Struct, frozen=True):
-    """`cached_tokens` of the prompt came from the pool."""
+    """`cached_tokens` of the prompt came from the pool, `cache_write_tokens` were put there."""
 
     cached_tokens: int
+    cache_write_tokens: int
 
 
 class CompletionDetails(Struct, frozen=True):
@@ -173,7 +174,7 @@ def usage_body(usage: Usage) -> UsageBody:
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.prompt_tokens + usage.completion_tokens,
-        prompt_tokens_details=PromptDetails(usage.cached_tokens),
+        prompt_tokens_details=PromptDetails(usage.cached_tokens, usage.kept_tokens),
         completion_tokens_details=CompletionDetails(usage.reasoning_tokens),
     )
 

@@ -166,9 +166,3 @@ def _check(body: CountBody) -> None:
         and not body.tool_choice.name
     ):
         raise invalid("'tool_choice.name' is missing.", "tool_choice.name")
-    if body.messages[-1].role == "assistant":
-        # The template opens a turn of its own, so a beginning could not be continued.
-        raise invalid(
-            "The last message must not be the assistant's: its beginning cannot be prefilled.",
-            "messages",
-        )

@@ -34,7 +34,7 @@ StopReason = Literal[
 class UsageBody(Struct, frozen=True):
     """Token counts. The three of the input add up to the prompt.
 
-    What is computed is kept without being asked or charged for, so nothing counts as creation.
+    What was created is known at the end alone: a message that begins counts it as input.
     """
 
     input_tokens: int
@@ -268,9 +268,10 @@ def _input(call: ToolCall) -> object:
 
 def _usage(usage: Usage) -> UsageBody:
     return UsageBody(
-        input_tokens=usage.prompt_tokens - usage.cached_tokens,
+        input_tokens=usage.prompt_tokens - usage.cached_tokens - usage.kept_tokens,
         output_tokens=usage.completion_tokens,
         cache_read_input_tokens=usage.cached_tokens,
+        cache_creation_input_tokens=usage.kept_tokens,
     )
 
 

@@ -1,6 +1,7 @@
 """A message's body as the body of a chat completion.
 
     system, messages, tools     ->  messages, tools     roles and blocks: see `_turns`
+    an assistant's last message ->  continue_final_message; left out if it is empty
     metadata.user_id            ->  session_id or user
     tool_choice                 ->  tool_choice, parallel_tool_calls
 
@@ -47,6 +48,8 @@ _BILLING = re.compile(r"\Ax-anthropic-billing-header:[^\n]*\n*", re.IGNORECASE)
 _OLD_SESSION = re.compile(r"_session_([A-Za-z0-9-]+)\Z")
 """How Claude Code told its session before it sent JSON: user_..._account_..._session_UUID."""
 
+_NOTHING_SAID: Fields = {"role": "assistant", "content": ""}
+
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -81,9 +84,13 @@ def as_chat(body: MessageBody) -> ChatBody:
 def _prompt_fields(body: CountBody) -> Fields:
     turns = [turn for at, message in enumerate(body.messages) for turn in _turns(at, message)]
     system = _system_text(body.system)
+    if turns[-1:] == [_NOTHING_SAID]:
+        turns.pop()
     fields: Fields = {
         "messages": [{"role": "system", "content": system}, *turns] if system else turns
     }
+    if turns and turns[-1]["role"] == "assistant":
+        fields |= {"add_generation_prompt": False, "continue_final_message": True}
     if body.tools:
         fields["tools"] = [_tool(tool) for tool in body.tools]
         fields |= _tool_choice(body.tool_choice)

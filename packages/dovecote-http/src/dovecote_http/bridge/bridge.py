@@ -222,9 +222,12 @@ class EngineBridge:
         messages: Sequence[Mapping[str, object]],
         tools: Sequence[Mapping[str, object]] | None = None,
         salt: bytes = b"",
+        *,
+        continues: bool = False,
     ) -> tuple[int, ...]:
         """Token ids of the conversation. Raises: EngineStopped, BadRequest."""
-        return await self._in_thread(partial(self.model.tokenizer.render, messages, tools, salt))
+        render = partial(self.model.tokenizer.render, messages, tools, salt, continues=continues)
+        return await self._in_thread(render)
 
     async def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a raw prompt. Raises: EngineStopped."""

@@ -60,4 +60,4 @@ async def chat_prompt(http: web.Request, body: ChatBody) -> tuple[int, ...]:
     bridge = http.app[BRIDGE]
     bridge.screen(sum(len(str(message["content"])) for message in messages))
     salt = http[TENANT].salt(body.salt)
-    return await bridge.render(messages, shown_tools(body), salt)
+    return await bridge.render(messages, shown_tools(body), salt, continues=bool(body.begun))

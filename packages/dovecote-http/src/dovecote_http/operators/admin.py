@@ -5,7 +5,7 @@
     POST /admin/drain         no new requests, until undrained
     POST /admin/undrain
     GET  /admin/pool          what the pool holds and did
-    POST /admin/pool/verify   reads every frame and checks it
+    POST /admin/pool/verify   {"stream": ...}: reads every frame and checks it
 
 Does not know who may ask (`admin_access.py`), nor how a swap goes (`swaps.py`).
 """
@@ -23,14 +23,18 @@ from msgspec import Struct
 from dovecote_engine.errors import ModelError
 from dovecote_http.access.admin_access import admins_only
 from dovecote_http.answers.bodies import decode_body
+from dovecote_http.answers.sse import DONE, SseStream
 from dovecote_http.bridge.door import Closure
 from dovecote_http.bridge.swaps import SwapUnderway
 from dovecote_http.errors import ApiError, ErrorBody, invalid
-from dovecote_http.keys import BRIDGE, SETTINGS, SWAPS
+from dovecote_http.keys import BRIDGE, SETTINGS, STREAM, SWAPS
 from dovecote_http.middlewares import expect
 from dovecote_http.operators.metrics import pool_numbers
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dovecote_http.bridge.bridge import EngineBridge
     from dovecote_http.bridge.engine_like import EngineLike, VerifiedLike
     from dovecote_http.bridge.swaps import ModelSwap
 
@@ -76,6 +80,20 @@ class DrainBody(Struct, frozen=True):
     draining: bool
     running: int
     waiting: int
+
+
+class VerificationWish(Struct, frozen=True, forbid_unknown_fields=True):
+    """`stream`: how far it is comes as events, and at last what was found."""
+
+    stream: bool = False
+
+
+class Verifying(Struct, frozen=True):
+    """How far a verification is: `frames_done` of all `frames`, free ones included."""
+
+    object: str
+    frames: int
+    frames_done: int
 
 
 class Verification(Struct, frozen=True):
@@ -141,12 +159,31 @@ async def pool(request: web.Request) -> web.Response:
     return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
 
-async def verify(request: web.Request) -> web.Response:
+async def verify(request: web.Request) -> web.StreamResponse:
     """Checks the pool's index, then reads every sealed frame and checks its payload.
 
     Between two slices requests go on; damaged frames are dropped, and count as misses.
     """
-    bridge, began_s = request.app[BRIDGE], time.monotonic()
+    raw = await request.read()
+    wish = decode_body(raw, VerificationWish) if raw else VerificationWish()
+    if wish.stream:
+        return await _stream_verification(request)
+    *_, found = [told async for told in _verification(request.app[BRIDGE])]
+    return _json(found)
+
+
+async def _stream_verification(request: web.Request) -> web.StreamResponse:
+    sse = request[STREAM] = SseStream(request)
+    async for told in _verification(request.app[BRIDGE]):
+        await sse.open({})
+        await sse.send(msgspec.json.encode(told))
+    await sse.end(DONE)
+    return sse.response
+
+
+async def _verification(bridge: EngineBridge) -> AsyncIterator[Verifying | Verification]:
+    """How far it is after each slice, and in the end what was found. Raises: ApiError (409)."""
+    began_s = time.monotonic()
     model, frames = bridge.model, (await bridge.status()).pool.frames
     is_sound = await bridge.ask(lambda engine: engine.check_pool())
     checked = damaged = start = 0
@@ -156,9 +193,10 @@ async def verify(request: web.Request) -> web.Response:
         found = await bridge.ask(partial(_verify_slice, start))
         checked, damaged = checked + found.checked, damaged + found.damaged
         start = found.next_frame
+        yield Verifying("pool.verifying", frames, start)
     seconds = round(time.monotonic() - began_s, 3)
     is_sound = is_sound and not damaged
-    return _json(Verification("pool.verification", is_sound, checked, damaged, seconds))
+    yield Verification("pool.verification", is_sound, checked, damaged, seconds)
 
 
 def routes(prefix: str) -> list[web.RouteDef]:

@@ -41,10 +41,10 @@ Status = Literal["in_progress", "completed", "incomplete"]
 
 
 class InputDetails(Struct, frozen=True):
-    """`cached_tokens` of the input came from the pool. Nothing is charged for being written."""
+    """`cached_tokens` of the input came from the pool, `cache_write_tokens` were put there."""
 
     cached_tokens: int
-    cache_write_tokens: int = 0
+    cache_write_tokens: int
 
 
 class OutputDetails(Struct, frozen=True):
@@ -205,7 +205,7 @@ def usage_body(usage: Usage) -> UsageBody:
     """Token counts in the words of this API."""
     return UsageBody(
         input_tokens=usage.prompt_tokens,
-        input_tokens_details=InputDetails(usage.cached_tokens),
+        input_tokens_details=InputDetails(usage.cached_tokens, usage.kept_tokens),
         output_tokens=usage.completion_tokens,
         output_tokens_details=OutputDetails(usage.reasoning_tokens),
         total_tokens=usage.prompt_tokens + usage.completion_tokens,

@@ -1,4 +1,5 @@
-"""A copy of a GGUF file in which MLX reads every tensor right: some kinds it cannot, or does wrong.
+"""A copy of a GGUF file in which MLX reads every tensor right: some kinds it cannot, or does wrong,
+and a file that may not be written to it cannot open at all, though it only reads.
 
     Q5_0   unknown to MLX 0.32: as Q8_0, which holds the same numbers. Both are a scale times a
            whole number, in blocks of 32, in Q5_0 from -16 to 15.
@@ -18,6 +19,8 @@ Format: https://github.com/ggml-org/ggml/blob/master/src/ggml-quants.c
 
 from __future__ import annotations
 
+import os
+import shutil
 import struct
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,13 +53,17 @@ def readable(path: Path, header: GgufHeader, folder: Path) -> Iterator[Path]:
 
     Raises: OSError.
     """
-    if all(tensor.type_name not in _REWRITES for tensor in header.tensors):
+    is_right = all(tensor.type_name not in _REWRITES for tensor in header.tensors)
+    if is_right and os.access(path, os.W_OK):
         yield path
         return
     copy = folder / "readable.gguf"
     try:
         with path.open("rb") as source, copy.open("wb") as target:
-            _copy(source, header, target)
+            if is_right:
+                shutil.copyfileobj(source, target)
+            else:
+                _copy(source, header, target)
         yield copy
     finally:
         copy.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ export class AgentTable {
     Object.assign(this, { lit, chat, fork, fault });
     this.rows = new Map();
     this.body = make("tbody");
-    find("agents-table").append(make("table", {}, head(), this.body));
+    find("agents-table").append(make("table", { "aria-labelledby": "agents-title" }, head(), this.body));
   }
 
   show({ agents, agents_total: total, time }) {
@@ -72,7 +72,7 @@ class Row {
   constructor(name, table) {
     const { lit, chat, fork } = table;
     const cell = (kind = "") => make("td", { class: kind });
-    this.name = cell("name");
+    this.name = make("td", { class: "name", role: "rowheader" });
     this.tokens = cell("number");
     this.size = cell("number");
     this.meter = cell("optional");
@@ -91,7 +91,7 @@ class Row {
     this.pinned = agent.pinned;
     const size = agent.own_bytes + agent.shared_bytes;
     this.name.title = agent.forked_from ? `${agent.id}, forked from ${agent.forked_from}` : agent.id;
-    this.name.replaceChildren(make("b", {}, agent.id), ...tags(agent));
+    this.name.replaceChildren(make("b", {}, agent.id), ...tags(agent).flatMap((tag) => [" ", tag]));
     const lost = agent.cached_tokens < agent.tokens ? make("small", {}, ` of ${count(agent.tokens)}`) : null;
     this.tokens.replaceChildren(count(agent.cached_tokens), ...(lost ? [lost] : []));
     this.size.textContent = bytes(size);
@@ -105,7 +105,7 @@ class Row {
 function head() {
   const column = (word, kind = "") => make("th", { scope: "col", class: kind }, word);
   return make("thead", {}, make("tr", {}, column("Name"), column("Tokens cached", "number"), column("In the pool", "number"),
-    column("own, shared", "optional"), column("Last turn", "optional"),
+    column("Own, shared", "optional"), column("Last turn", "optional"),
     make("th", { scope: "col" }, make("span", { class: "hidden" }, "Actions"))));
 }
 

@@ -38,8 +38,10 @@ function draw(id, { title, now, unit, most, marks, minutes: span }) {
   const picture = shape("svg", { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none", "aria-hidden": "true" });
   picture.append(shape("line", { class: "floor", x1: 0, x2: W, y1: H, y2: H }), ...marks);
   const words = `${title}: ${now} ${unit}${most && `, ${most} in ${span} minutes`}`;
-  document.getElementById(id).replaceChildren(
-    make("figcaption", { "aria-label": words }, title),
+  const figure = document.getElementById(id);
+  figure.setAttribute("aria-label", words);
+  figure.replaceChildren(
+    make("figcaption", { "aria-hidden": "true" }, title),
     make("p", { class: "now", "aria-hidden": "true" }, now, make("small", {}, unit)),
     picture,
     make("p", { class: "ends", "aria-hidden": "true" }, make("span", {}, `${span} min ago`), make("span", {}, most), make("span", {}, "now")),

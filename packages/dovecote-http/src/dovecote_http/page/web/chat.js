@@ -167,8 +167,9 @@ export class Chat {
 
   element(turn, running) {
     const text = make("div", { class: "text" }, turn.text);
-    if (turn.role === "user") return make("div", { class: "turn user" }, text);
-    return make("div", { class: running ? "turn assistant running" : "turn assistant" },
+    const speaker = (words) => make("p", { class: "hidden" }, words);
+    if (turn.role === "user") return make("div", { class: "turn user" }, speaker("You:"), text);
+    return make("div", { class: running ? "turn assistant running" : "turn assistant" }, speaker("Answer:"),
       turn.thought ? make("div", { class: "thought" }, turn.thought) : null, text,
       turn.fault ? make("p", { class: "fault" }, turn.fault) : null,
       turn.facts || turn.stopped ? facts(turn) : null);

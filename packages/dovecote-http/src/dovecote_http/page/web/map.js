@@ -1,5 +1,6 @@
 // The map: a wall of pigeonholes, each for the same number of frames, region after region.
-// Pointer and arrow keys choose a region; the agents' table lights up regions of one agent.
+// Pointer and arrow keys choose a region; the agents' table lights up regions of one agent. To those
+// who hear the page it is a slider from region to region, so that screen readers pass the keys on.
 
 import { find, make, bytes, count, plural } from "./dom.js";
 import { KINDS, regionsOf, told, totals } from "./regions.js";
@@ -149,6 +150,9 @@ export class PoolMap {
     const words = region ? told(region, this.pool.frame_bytes) : `${scale} Each block is ${bytes(this.pool.frame_bytes)}.`;
     const said = find("map-said");
     if (said.textContent !== words) said.textContent = words;
+    this.canvas.setAttribute("aria-valuemax", this.regions.length);
+    this.canvas.setAttribute("aria-valuenow", this.chosen + 1);
+    this.canvas.setAttribute("aria-valuetext", words);
   }
 }
 
