@@ -166,6 +166,11 @@ int dovecote_pool_errno(dovecote_pool *pool);
 
 void dovecote_pool_get_stats(dovecote_pool *pool, dovecote_pool_stats *out);
 
+/* How many threads one dovecote_lease_decode may use, the caller's included; 1 unless told. They are
+ * started for a call that has work enough, and end with it. More than 16 count as
+ * 16. Call it before the first lease is opened. */
+void dovecote_pool_set_threads(dovecote_pool *pool, uint32_t threads);
+
 /* Verifies P4 and every link of the tree, index, LRU list and free list. Does not change anything
  * and reads no payload. Errors: BROKEN. */
 int dovecote_pool_check(dovecote_pool *pool);

@@ -4,12 +4,21 @@
  * is verified and decoded. No lock while that happens: the frames are pinned, and a sealed frame
  * does not change (P3). A frame that cannot be had is dropped from the pool and ends the lease
  * before it (P1).
+ *
+ * One core does not fill the memory's bandwidth: a large decode is cut into shares of consecutive
+ * blocks, one for each thread. Which block could not be had is the same however many there are.
  */
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "crc.h"
+#include "fault.h"
 #include "file.h"
 #include "lease.h"
+
+/* Stored bytes for which a thread is started: decoding them takes some 250 us, and starting it 30. */
+#define LEAST_SHARE ((uint64_t)1 << 20)
 
 /* Blocks that decode reads: the matched ones, then the tail. */
 static uint32_t readable_blocks(const dovecote_lease *lease) {
@@ -36,36 +45,102 @@ void dovecote_lease_prefetch(dovecote_lease *lease) {
     }
 }
 
+/* What one thread does of a decode: the blocks [start, end) of its layers, one after the other. */
+typedef struct {
+    const dovecote_lease *lease;
+    const dovecote_plane *planes; /* of the layers [layer_start, layer_end) */
+    uint32_t layer_start;
+    uint32_t layer_end;
+    uint32_t start;
+    uint32_t end;
+    uint8_t *bytes; /* room for a section: the same few pages for each, so that they stay hot */
+    uint32_t done;  /* `end`, or the first block that could not be had */
+    int error;      /* of that block: errno, 0 for a checksum */
+    pthread_t thread;
+} share;
+
 /* One section of a pinned frame, from memory if it is held there. */
-static const uint8_t *read_section(dovecote_lease *lease, uint32_t frame, const dc_place *place,
-                                   int *error) {
-    const dovecote_pool *pool = lease->pool;
+static const uint8_t *read_section(share *s, uint32_t frame, const dc_place *place) {
+    const dovecote_pool *pool = s->lease->pool;
     const dc_held *held = pool->frames.at[frame].held;
-    uint8_t *bytes = lease->payload; /* the same few pages for each section: they stay hot */
     if (held) return held->payload + place->offset;
-    *error = dc_file_read(pool->fd, dc_frame_offset(&pool->layout, frame) + place->offset, bytes,
-                          place->bytes);
-    return bytes;
+    s->error = dc_file_read(pool->fd, dc_frame_offset(&pool->layout, frame) + place->offset,
+                            s->bytes, place->bytes);
+    return s->bytes;
 }
 
-/* Layers [start, end) of one block. Each section is checked while the read has left it in the
- * cache, and decoded from there. false if the block cannot be had: *error is errno, 0 for a
- * checksum. */
-static bool decode_block(dovecote_lease *lease, uint32_t block, uint32_t start, uint32_t end,
-                         const dovecote_plane *planes, int *error) {
-    const dovecote_pool *pool = lease->pool;
-    uint32_t frame = readable_frame(lease, block);
+/* Each section is checked while the read has left it in the cache, and decoded from there. false
+ * if the block cannot be had. */
+static bool decode_block(share *s, uint32_t block) {
+    const dovecote_pool *pool = s->lease->pool;
+    const dovecote_plane *planes = s->planes;
+    uint32_t frame = readable_frame(s->lease, block);
     const uint32_t *sums = dc_frames_sums(&pool->frames, frame);
     uint64_t position = (uint64_t)block * pool->layout.block_tokens;
-    uint32_t tokens = (uint32_t)(readable_tokens(lease, block + 1) - position);
-    for (uint32_t i = start; i < end; i++, planes += 2) {
+    uint32_t tokens = (uint32_t)(readable_tokens(s->lease, block + 1) - position);
+    for (uint32_t i = s->layer_start; i < s->layer_end; i++, planes += 2) {
         const dc_place *place = &pool->layout.places[i];
-        const uint8_t *bytes = read_section(lease, frame, place, error);
-        if (*error) return false;
+        const uint8_t *bytes = read_section(s, frame, place);
+        if (s->error) return false;
         if (dc_crc32c(0, bytes, place->bytes) != sums[i]) return false;
         dc_section_decode(&place->section, bytes, position, tokens, &planes[0], &planes[1]);
     }
     return true;
+}
+
+static void *decode_share(void *argument) {
+    share *s = argument;
+    for (s->done = s->start; s->done < s->end; s->done++)
+        if (!decode_block(s, s->done)) break;
+    return NULL;
+}
+
+/* Threads that are worth starting for so many blocks, and a section's largest size. */
+static uint32_t threads_for(const share *all, uint64_t *section_bytes) {
+    const dovecote_pool *pool = all->lease->pool;
+    uint32_t blocks = all->end - all->start, threads = pool->threads;
+    uint64_t bytes = 0;
+    *section_bytes = 0;
+    for (uint32_t i = all->layer_start; i < all->layer_end; i++) {
+        uint64_t one = pool->layout.places[i].bytes;
+        bytes += blocks * one;
+        if (one > *section_bytes) *section_bytes = one;
+    }
+    if (threads > blocks) threads = blocks;
+    if (threads > bytes / LEAST_SHARE) threads = (uint32_t)(bytes / LEAST_SHARE);
+    return threads ? threads : 1;
+}
+
+/* Decodes `all`, and leaves in it how far that came. The first share is the caller's, and so is one
+ * for which there is no memory or no thread. */
+static void decode_shares(share *all) {
+    share shares[DC_MAX_THREADS];
+    bool started[DC_MAX_THREADS] = {false};
+    uint64_t section_bytes;
+    uint32_t count = threads_for(all, &section_bytes), blocks = all->end - all->start;
+    for (uint32_t i = 0; i < count; i++) {
+        shares[i] = *all;
+        shares[i].start = all->start + (uint32_t)((uint64_t)blocks * i / count);
+        shares[i].end = all->start + (uint32_t)((uint64_t)blocks * (i + 1) / count);
+        uint8_t *bytes = i ? dc_alloc(section_bytes, 1) : NULL;
+        if (!bytes) continue;
+        shares[i].bytes = bytes;
+        started[i] = !pthread_create(&shares[i].thread, NULL, decode_share, &shares[i]);
+        if (!started[i]) shares[i].bytes = all->bytes;
+        if (!started[i]) free(bytes);
+    }
+    for (uint32_t i = 0; i < count; i++)
+        if (!started[i]) decode_share(&shares[i]);
+    for (uint32_t i = 0; i < count; i++) {
+        if (!started[i]) continue;
+        pthread_join(shares[i].thread, NULL);
+        free(shares[i].bytes);
+    }
+    uint32_t last = 0;
+    while (last + 1 < count && shares[last].done == shares[last].end)
+        last++;
+    all->done = shares[last].done;
+    all->error = shares[last].error;
 }
 
 /* The lease's own account after it lost its chain's blocks from `block` on. */
@@ -118,13 +193,19 @@ int dovecote_lease_decode(dovecote_lease *lease, uint32_t block_start, uint32_t 
                                (uint64_t)block_start * layout->block_tokens,
                                readable_tokens(lease, block_end)))
         return DOVECOTE_ERR_ARGUMENT;
-    uint32_t block = block_start;
-    int error = 0;
-    for (; block < block_end; block++)
-        if (!decode_block(lease, block, layer_start, layer_end, planes, &error)) break;
+    share all = {
+        .lease = lease,
+        .planes = planes,
+        .layer_start = layer_start,
+        .layer_end = layer_end,
+        .start = block_start,
+        .end = block_end > block_start ? block_end : block_start,
+        .bytes = lease->payload,
+    };
+    decode_shares(&all);
     dc_pool_lock(pool);
-    if (block > block_start) count_decoded(lease, block_start, block, layer_start, layer_end);
-    if (block < block_end) cut(lease, block, error);
+    if (all.done > all.start) count_decoded(lease, all.start, all.done, layer_start, layer_end);
+    if (all.done < all.end) cut(lease, all.done, all.error);
     dc_pool_unlock(pool);
     *valid = dovecote_lease_tokens(lease);
     return DOVECOTE_OK;

@@ -44,6 +44,7 @@ static int pool_new(const dovecote_pool_config *config, dovecote_pool **out) {
         return DOVECOTE_ERR_MEMORY;
     }
     pool->fd = -1;
+    pool->threads = 1;
     int rc = dc_layout_init(&pool->layout, config);
     if (rc != DOVECOTE_OK) goto fail;
     rc = DOVECOTE_ERR_MEMORY;
@@ -382,6 +383,10 @@ int dovecote_pool_errno(dovecote_pool *pool) {
     int error = pool->last_error;
     dc_pool_unlock(pool);
     return error;
+}
+
+void dovecote_pool_set_threads(dovecote_pool *pool, uint32_t threads) {
+    pool->threads = !threads ? 1 : threads < DC_MAX_THREADS ? threads : DC_MAX_THREADS;
 }
 
 void dovecote_pool_get_stats(dovecote_pool *pool, dovecote_pool_stats *out) {

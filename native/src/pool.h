@@ -3,7 +3,7 @@
  * Who guards what
  *   mutex          frames, promised, leases, stats, last_error, record; and record writes of
  *                  frames that are not FILLING (dc_pool_write_dirty)
- *   nobody         layout and fd: constant while the pool is open
+ *   nobody         layout, fd and threads: constant while there are leases
  *   a lease        payload, record, ids and sums of the frame it is filling; it may read payload,
  *                  key and sums of each frame it has pinned, since a sealed frame does not change
  */
@@ -26,7 +26,10 @@ struct dovecote_pool {
     uint64_t leases;           /* open ones */
     dovecote_pool_stats stats; /* its counters only; the rest is filled in when asked for */
     uint8_t *record;           /* [record_bytes] */
+    uint32_t threads;          /* of one decode: 1 to DC_MAX_THREADS */
 };
+
+#define DC_MAX_THREADS 16
 
 /* Payloads held in memory (held.h) take at most that much. */
 #define DC_HELD_MAX_BYTES ((uint64_t)64 << 20)

@@ -72,6 +72,30 @@ class RestoreCost:
         return memcpy_times(work, SMOL.dense_bytes(TOKENS))
 
 
+class RestoreThreads:
+    """SmolLM2, q8, hot: one restore by one thread and by two."""
+
+    params = (1, 2)
+    param_names = ("threads",)
+    number = 1
+    repeat = (5, 20, 2.0)
+
+    def setup(self, threads: int) -> None:
+        self.row = row_of(SMOL, TOKENS)
+        self.pool = open_pool("threads.pool", SMOL, "q8", FRAMES)
+        if not hasattr(self.pool, "use_threads"):
+            raise NotImplementedError("restores have one thread at this commit")
+        self.pool.use_threads(threads)
+        seal(self.pool, self.row, token_ids(TOKENS))
+
+    def teardown(self, _threads: int) -> None:
+        self.pool.close()
+        (Path.cwd() / "threads.pool").unlink()
+
+    def time_restore(self, _threads: int) -> None:
+        restore(self.pool, self.row, token_ids(TOKENS))
+
+
 class RestoreLlama:
     """Llama-3.1-8B, q4: 8,192 tokens, hot. 2 GiB of float32, so it needs 6 GiB of memory."""
 

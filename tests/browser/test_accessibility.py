@@ -15,7 +15,7 @@ LANDMARKS = """
   - heading "Dovecote" [level=1]
   - status: ready
   - button "Key"
-  - button "Theme: system"
+  - 'button "Theme: system"'
 - main:
   - region "Pool":
     - heading "Pool" [level=2]

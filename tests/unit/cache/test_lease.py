@@ -25,9 +25,12 @@ from dovecote_cache import (
     LeaseClosed,
     Pool,
     PoolExhausted,
+    RowPlanes,
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy.typing as npt
 
     from dovecote_cache import Lease
@@ -53,6 +56,33 @@ def test_sealed_blocks_come_back_exactly(pool: Pool, slab: Slab) -> None:
         assert lease.decode(planes, 0, 3) == 12
         assert lease.tip == tip != bytes(16)
     assert slab.bytes(12, row=1) == truth(tokens)
+
+
+def test_threads_decode_what_one_does(tmp_path: Path) -> None:
+    """64 blocks of 68 KiB, more than enough for four threads to share."""
+    geometry = Geometry((LayerShape(4, 128, 128),) * 2, "float32", 32)
+    tokens = np.arange(64 * 32, dtype=np.uint32)
+    shape = (1, 4, len(tokens), 128)
+    random = np.random.default_rng(1)
+    sides = [random.standard_normal(shape, np.float32) for _ in range(4)]
+    restored = []
+    with Pool.open(
+        tmp_path / "wide.pool",
+        geometry=geometry,
+        codec="q8",
+        fingerprint=FINGERPRINT,
+        size_bytes=geometry.file_bytes("q8", len(tokens)),
+    ) as pool:
+        with pool.lease(len(tokens)) as lease, RowPlanes(sides[:2], sides[2:], 0) as planes:
+            assert lease.seal(tokens, planes) == len(tokens)
+        for threads in (1, 4, 99):
+            pool.use_threads(threads)
+            empty = [np.zeros(shape, np.float32) for _ in range(4)]
+            with pool.lease(0) as lease, RowPlanes(empty[:2], empty[2:], 0) as planes:
+                assert lease.match(tokens) == len(tokens)
+                assert lease.decode(planes, 0, 64) == len(tokens)
+            restored.append([side.tobytes() for side in empty])
+    assert restored[0] == restored[1] == restored[2] != [bytes(sides[0].nbytes)] * 4
 
 
 def test_decoding_touches_only_its_blocks_and_row(pool: Pool, slab: Slab) -> None:

@@ -91,6 +91,11 @@ def open_pool(spec: PoolSpec, path: Path | None, size_bytes: int) -> PoolHandle:
     return PoolHandle(_ffi.gc(out[0], _lib.dovecote_pool_close))
 
 
+def use_threads(pool: PoolHandle, threads: int) -> None:
+    """Let one decode use so many threads. Before the first lease."""
+    _lib.dovecote_pool_set_threads(pool, threads)
+
+
 def close_pool(pool: PoolHandle) -> None:
     """Close the pool and free it. Raises: PoolInUse, and the pool stays open."""
     if _lib.dovecote_pool_close(pool) != _lib.DOVECOTE_OK:

@@ -122,6 +122,14 @@ class Pool:
         handle, opened = open_file(spec, path, size_bytes)
         return cls(handle, spec, path, opened)
 
+    def use_threads(self, threads: int) -> None:
+        """Let one decode use so many threads, the caller's included; at most 16, 1 unless told.
+
+        To be called before the first lease.
+        """
+        with self._handle.borrowed() as pool:
+            _native.use_threads(pool, threads)
+
     def can_reserve(self, tokens: int) -> bool:
         """Whether a lease of `tokens` tokens would be granted at this moment."""
         return self._spec.geometry.blocks(tokens) <= self.stats().available

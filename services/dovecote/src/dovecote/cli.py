@@ -261,7 +261,7 @@ def serve(  # noqa: PLR0913  (one parameter an option)
             envvar="DOVECOTE_THREADS",
             default_factory=lambda: os.cpu_count() or 1,
             show_default="all cores",
-            help="Threads that OpenBLAS may use.",
+            help="Threads that products, attention and restores may use.",
         ),
     ],
     api_keys: Annotated[

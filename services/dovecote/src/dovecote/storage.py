@@ -136,6 +136,7 @@ def _open_pool(
         fingerprint=print_,
         size_bytes=size_bytes,
     )
+    pool.use_threads(settings.threads)
     stats = pool.stats()
     _log.info(
         "pool_opened",
