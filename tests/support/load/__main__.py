@@ -38,9 +38,10 @@ def main() -> None:
 
 
 def _write(arguments: argparse.Namespace, model: str, reports: list[Report]) -> None:
+    played = " ".join(report.scenario for report in reports)
     found = {
         "machine": machine(model),
-        "command": f"nox -s load -- {' '.join(arguments.scenarios)} --scale {arguments.scale:g}",
+        "command": f"nox -s load -- {played} --scale {arguments.scale:g}",
         "reports": [report.as_json() for report in reports],
     }
     arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

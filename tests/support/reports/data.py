@@ -24,6 +24,7 @@ class Data:
     runs: Sequence[Run] = ()
     figures: dict[str, Any] | None = None
     compare: dict[str, Any] | None = None
+    has_compare_plot: bool = False
     stress: dict[str, Any] | None = None
 
     def latest(self, name: str) -> tuple[Run, Benchmark] | None:
@@ -45,6 +46,7 @@ def read_data(root: Path) -> Data:
         merged(read_kept(root / "tests/benchmarks/results")),
         _json(folder / "figures.json"),
         _json(folder / "compare.json"),
+        (folder / "compare.svg").exists(),
         _json(folder / "stress.json"),
     )
 

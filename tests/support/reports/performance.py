@@ -54,7 +54,7 @@ def performance(data: Data) -> str:
     """The page."""
     sections = (
         ("Over HTTP", "nox -s figures -- --json docs/data/figures.json", _figures(data.figures)),
-        ("Beside other servers", "nox -s compare -- --out docs/data", _compare(data.compare)),
+        ("Beside other servers", "nox -s compare -- --out docs/data", _compare(data)),
         (
             "Under load",
             "nox -s load -- SCENARIO --url URL --json docs/data/stress.json",
@@ -80,8 +80,9 @@ def _figures(figures: Mapping[str, Any] | None) -> str:
     return "\n\n".join([f"{figures['machine']}.", *parts])
 
 
-def _compare(compare: Mapping[str, Any] | None) -> str:
-    """A row a workload, a column a server."""
+def _compare(data: Data) -> str:
+    """A row a workload, a column a server; the plot where it lies beside the data."""
+    compare = data.compare
     if compare is None:
         return ""
     servers = compare["servers"]
@@ -90,8 +91,8 @@ def _compare(compare: Mapping[str, Any] | None) -> str:
     failed = [f"{each['server']}: {why}" for each in servers for why in each["failures"]]
     head = ["work", *(each["server"] for each in servers)]
     sizes = _prompts(servers[0]["tokens"])
-    plot = "![The same as bars](data/compare.svg)"
-    return "\n\n".join([f"{compare['machine']}.", table(head, rows), *failed, sizes, plot])
+    plot = ["![The same as bars](data/compare.svg)"] if data.has_compare_plot else []
+    return "\n\n".join([f"{compare['machine']}.", table(head, rows), *failed, sizes, *plot])
 
 
 def _prompts(tokens: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

@@ -225,7 +225,7 @@ def serve(  # noqa: PLR0913  (one parameter an option)
             "get while another one's prompt is computed or restored. More of it gets prompts done "
             "sooner on a busy server.",
         ),
-    ] = 2.0,
+    ] = 1.8,
     chunk_ms: Annotated[
         int,
         typer.Option(
