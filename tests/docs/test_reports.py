@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from dashboard.figures import shown
 from load.records import RequestResult, Usage
 from load.report import Report, at_least, at_most
 from load.summary import summarise
 from reports.__main__ import ROOT, pages
-from reports.data import Data
+from reports.data import Data, read_data
 from reports.performance import performance
 from reports.production import production
 
@@ -17,6 +18,24 @@ from reports.production import production
 def test_a_generated_page_is_what_the_data_make_of_it(path: Path) -> None:
     """`nox -s report` would change nothing."""
     assert path.read_text(encoding="utf-8") == pages(ROOT)[path]
+
+
+@pytest.mark.parametrize(
+    ("row", "figure", "unit"),
+    (
+        ("first token of an agent's next turn", "first token, next turns, s", "s"),
+        ("the same after SIGKILL and restart", "first token, after SIGKILL and restart, s", "s"),
+        ("eight agents at once", "8 at once, tokens/s", "tokens/s"),
+    ),
+)
+def test_the_readme_shows_what_was_compared(row: str, figure: str, unit: str) -> None:
+    """The three rows that matter most, of the servers in the order of the data."""
+    compare = read_data(ROOT).compare
+    assert compare is not None
+    names = [server["server"] for server in compare["servers"]]
+    assert names == ["dovecote", "mlx_lm.server with OpenBLAS", "mlx_lm.server"]
+    cells = [shown(server["figures"][figure], unit) for server in compare["servers"]]
+    assert f"| {row} | {' | '.join(cells)} |\n" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_pages_without_data_say_so() -> None:

@@ -204,7 +204,7 @@ def _with_one_decoding(scheduler: Scheduler, *names: str, prompt: int) -> None:
 @pytest.mark.parametrize(
     ("options", "tokens"),
     (
-        ({}, 20),  # a step of 0.1 s at 200 tokens a second, in steps of 4
+        ({"gap_ratio": 2.0}, 20),  # a step of 0.1 s at 200 tokens a second, in steps of 4
         ({"gap_ratio": 2.5}, 28),
         ({"gap_ratio": 9.0}, 48),  # chunk_seconds
         ({"gap_ratio": 9.0, "max_chunk_tokens": 40}, 40),
