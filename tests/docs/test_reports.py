@@ -23,8 +23,12 @@ def test_a_generated_page_is_what_the_data_make_of_it(path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "figure", "unit"),
     (
-        ("first token of an agent's next turn", "first token, next turns, s", "s"),
-        ("the same after SIGKILL and restart", "first token, after SIGKILL and restart, s", "s"),
+        ("first token of an agent's next turn", "first token, next turns, s", "seconds"),
+        (
+            "the same after SIGKILL and restart",
+            "first token, after SIGKILL and restart, s",
+            "seconds",
+        ),
         ("eight agents at once", "8 at once, tokens/s", "tokens/s"),
     ),
 )
