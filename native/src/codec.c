@@ -231,6 +231,7 @@ static void ask_for(const uint8_t *bytes, size_t count) {
     for (size_t i = 0; i < count; i += 64) {
         __builtin_prefetch(bytes + i);
     }
+    __builtin_prefetch(bytes + count - 1); /* and more: docs/decisions/0002 */
 }
 
 /* ---- one head ---- */
@@ -325,6 +326,26 @@ void dc_section_encode(const dc_section *section, const dovecote_plane *k, const
     if (lay_out_sides(section, &k_part, &v_part)) {
         encode_plane(&k_part, k, start, count, position(&v_part, v, 0, start), bytes);
         encode_plane(&v_part, v, start, count, next, bytes + k_part.total);
+    }
+}
+
+/* Asks for the lines at the edges of each head's run, to be written. Any address will do. */
+static void ask_for_edges(const part *p, const dovecote_plane *plane, uint64_t start,
+                          uint32_t count) {
+    for (uint32_t h = 0; h < p->heads; h++) {
+        const uint8_t *run = position(p, plane, h, start);
+        __builtin_prefetch(run, 1);
+        __builtin_prefetch(run + (size_t)count * p->dim * p->element_bytes - 1, 1);
+    }
+}
+
+void dc_section_expect(const dc_section *section, uint64_t start, uint32_t count,
+                       const dovecote_plane *k, const dovecote_plane *v) {
+    part k_part;
+    part v_part;
+    if (lay_out_sides(section, &k_part, &v_part)) {
+        ask_for_edges(&k_part, k, start, count);
+        ask_for_edges(&v_part, v, start, count);
     }
 }
 

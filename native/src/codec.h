@@ -68,6 +68,11 @@ const void *dc_section_run(const dc_section *section, const dovecote_plane *k, u
 void dc_section_encode(const dc_section *section, const dovecote_plane *k, const dovecote_plane *v,
                        uint64_t start, uint32_t count, const void *next, uint8_t *bytes);
 
+/* Asks for the first and last line of each run that dc_section_decode with the same arguments will
+ * write: it reads them, since a run shares them with others, and looks up their pages (stream.h). */
+void dc_section_expect(const dc_section *section, uint64_t start, uint32_t count,
+                       const dovecote_plane *k, const dovecote_plane *v);
+
 /* Decodes the first `count` tokens of a section to positions [start, start + count) of k and v. */
 void dc_section_decode(const dc_section *section, const uint8_t *bytes, uint64_t start,
                        uint32_t count, const dovecote_plane *k, const dovecote_plane *v);

@@ -80,6 +80,7 @@ static bool decode_block(share *s, uint32_t block) {
     uint32_t tokens = (uint32_t)(readable_tokens(s->lease, block + 1) - position);
     for (uint32_t i = s->layer_start; i < s->layer_end; i++, planes += 2) {
         const dc_place *place = &pool->layout.places[i];
+        dc_section_expect(&place->section, position, tokens, &planes[0], &planes[1]);
         const uint8_t *bytes = read_section(s, frame, place);
         if (s->error) return false;
         if (dc_crc32c(0, bytes, place->bytes) != sums[i]) return false;

@@ -110,6 +110,19 @@ def restore(pool: Any, row: Row, tokens: npt.NDArray[np.uint32]) -> None:
             assert lease.decode(planes, 0, -(-len(tokens) // BLOCK_TOKENS)) == len(tokens)
 
 
+def take_free_memory(nbytes: int) -> None:
+    """Have so much free memory be the machine's own: a virtual one borrows it at the first touch.
+
+    The host's part of finding a page is many times the kernel's, and none of a pool's business.
+    """
+    path = Path.cwd() / "free-memory"
+    piece = bytes(1 << 20)
+    with path.open("wb") as file:
+        for _ in range(-(-nbytes // len(piece))):
+            file.write(piece)
+    path.unlink()
+
+
 def write_back_and_forget(path: Path) -> None:
     """Leave nothing of the file in the page cache."""
     descriptor = os.open(path, os.O_RDONLY)
