@@ -112,6 +112,17 @@ static uint32_t threads_for(const share *all, uint64_t *section_bytes) {
     return threads ? threads : 1;
 }
 
+/* Has a thread do the share, in memory of its own. false, and nothing changed, if one of the two
+ * cannot be had. */
+static bool start_share(share *s, uint64_t section_bytes) {
+    uint8_t *callers = s->bytes;
+    s->bytes = dc_alloc(section_bytes, 1);
+    if (s->bytes && !pthread_create(&s->thread, NULL, decode_share, s)) return true;
+    free(s->bytes);
+    s->bytes = callers;
+    return false;
+}
+
 /* Decodes `all`, and leaves in it how far that came. The first share is the caller's, and so is one
  * for which there is no memory or no thread. */
 static void decode_shares(share *all) {
@@ -123,12 +134,7 @@ static void decode_shares(share *all) {
         shares[i] = *all;
         shares[i].start = all->start + (uint32_t)((uint64_t)blocks * i / count);
         shares[i].end = all->start + (uint32_t)((uint64_t)blocks * (i + 1) / count);
-        uint8_t *bytes = i ? dc_alloc(section_bytes, 1) : NULL;
-        if (!bytes) continue;
-        shares[i].bytes = bytes;
-        started[i] = !pthread_create(&shares[i].thread, NULL, decode_share, &shares[i]);
-        if (!started[i]) shares[i].bytes = all->bytes;
-        if (!started[i]) free(bytes);
+        if (i) started[i] = start_share(&shares[i], section_bytes);
     }
     for (uint32_t i = 0; i < count; i++)
         if (!started[i]) decode_share(&shares[i]);
