@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 
 from dovecote_cache import CacheError, PoolBroken
+from dovecote_engine import heap
 from dovecote_engine.agents.agents import Agents
 from dovecote_engine.agents.settling import Settling
 from dovecote_engine.counters import Counters
 from dovecote_engine.options import EngineOptions
-from dovecote_engine.rows import heap
 from dovecote_engine.rows.works import assemble
 from dovecote_engine.scheduling.admission import Admission, Limits
 from dovecote_engine.scheduling.committer import Committer, Parts

@@ -19,10 +19,10 @@ from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, dequantize_model, load_tokenize
 from mlx_lm.utils import load_model as load_mlx_model
 
 from dovecote_engine.errors import ModelError
+from dovecote_engine.heap import trim
 from dovecote_engine.models.conversion import convert_gguf
 from dovecote_engine.models.embedded import EMBEDDED_MODEL, embedded_gguf
 from dovecote_engine.models.probe import probe
-from dovecote_engine.rows.heap import trim
 from dovecote_engine.text.tokenizer import ChatTokenizer
 
 if TYPE_CHECKING:
